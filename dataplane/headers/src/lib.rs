@@ -1,0 +1,1 @@
+//! Views of Ethernet, VLAN, ARP, IP, TCP, UDP headers; checksums; segmentation.

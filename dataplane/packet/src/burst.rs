@@ -1,0 +1,424 @@
+//! The burst: storage that a worker reuses for every batch of frames it moves.
+
+use crate::Offload;
+use crate::copy;
+
+/// Most frames in a burst.
+pub const BURST_MAX: usize = 32;
+/// Bytes in front of a head for tags that are pushed.
+pub const HEADROOM: usize = 64;
+/// Most bytes of a frame that are copied to be parsed and rewritten.
+pub const HEAD_MAX: usize = 128;
+/// Most segments beyond the first, over all frames of a burst.
+pub const SEGMENTS_MAX: usize = 2048;
+
+/// A piece of a frame in memory that somebody else may write at any time.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment {
+    /// Its first byte.
+    pub ptr: *const u8,
+    /// Its length in bytes.
+    pub len: u32,
+}
+
+/// One frame of a burst; one cache line. Reached through [`Burst`] only, so it can't outlive it.
+#[repr(C, align(64))]
+struct Frame {
+    first: Segment,
+    /// Length of the source in bytes, all segments.
+    source_len: u32,
+    /// The segments beyond the first: `rest_count` from `rest_start` in the burst's table.
+    rest_start: u16,
+    rest_count: u16,
+    head_start: u16,
+    head_len: u16,
+    skip: u16,
+    offload: Offload,
+    taken: bool,
+    /// The receiving driver's own note on the frame (descriptor, buffer).
+    token: u64,
+}
+const _: () = assert!(size_of::<Frame>() == 64);
+
+impl Frame {
+    const EMPTY: Frame = Frame {
+        first: Segment { ptr: std::ptr::null(), len: 0 },
+        source_len: 0,
+        rest_start: 0,
+        rest_count: 0,
+        head_start: HEADROOM as u16,
+        head_len: 0,
+        skip: 0,
+        offload: Offload { flags: 0, gso_type: 0, hdr_len: 0, gso_size: 0, csum_start: 0, csum_offset: 0 },
+        taken: false,
+        token: 0,
+    };
+}
+
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Head([u8; HEADROOM + HEAD_MAX]);
+
+/// Up to [`BURST_MAX`] borrowed frames and their heads. See the crate's documentation.
+pub struct Burst {
+    len: usize,
+    frames: Box<[Frame; BURST_MAX]>,
+    heads: Box<[Head; BURST_MAX]>,
+    rest: Vec<Segment>,
+}
+
+// SAFETY: the raw pointers are only followed between a driver's `push` and the burst's release, which happen on
+// the thread that owns the burst; an empty burst may move between threads.
+unsafe impl Send for Burst {}
+
+impl Default for Burst {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Burst {
+    /// Allocates the storage, once per worker.
+    pub fn new() -> Self {
+        Self {
+            len: 0,
+            frames: Box::new([Frame::EMPTY; BURST_MAX]),
+            heads: Box::new([Head([0; HEADROOM + HEAD_MAX]); BURST_MAX]),
+            rest: Vec::with_capacity(SEGMENTS_MAX),
+        }
+    }
+
+    /// Frames in the burst.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the burst has no frame.
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How many more frames it takes.
+    #[inline(always)]
+    pub fn room(&self) -> usize {
+        BURST_MAX - self.len
+    }
+
+    /// How many more segments beyond a frame's first it takes.
+    #[inline]
+    pub fn segment_room(&self) -> usize {
+        SEGMENTS_MAX - self.rest.len()
+    }
+
+    /// Forgets all frames.
+    #[inline(always)]
+    pub fn clear(&mut self) {
+        self.len = 0;
+        self.rest.clear();
+    }
+
+    /// Appends a frame that lies in one piece.
+    ///
+    /// # Panics
+    /// When the burst is full.
+    ///
+    /// # Safety
+    /// `ptr` must stay readable for `len` bytes until [`clear`](Self::clear); others may write there meanwhile.
+    #[inline(always)]
+    pub unsafe fn push(&mut self, ptr: *const u8, len: u32, offload: Offload, token: u64) {
+        let frame = &mut self.frames[self.len];
+        *frame = Frame { first: Segment { ptr, len }, source_len: len, offload, token, ..Frame::EMPTY };
+        self.len += 1;
+    }
+
+    /// Appends a frame that lies in several pieces. `segments` must not be empty.
+    ///
+    /// # Panics
+    /// When the burst has no room for the frame, or for its segments ([`segment_room`](Self::segment_room)).
+    ///
+    /// # Safety
+    /// As [`push`](Self::push), for each segment.
+    #[inline]
+    pub unsafe fn push_segments(&mut self, segments: &[Segment], offload: Offload, token: u64) {
+        assert!(segments.len() - 1 <= self.segment_room(), "no room for {} segments", segments.len());
+        let source_len = segments.iter().map(|s| s.len).sum();
+        let rest_start = self.rest.len() as u16;
+        self.rest.extend_from_slice(&segments[1..]);
+        let frame = &mut self.frames[self.len];
+        *frame = Frame {
+            first: segments[0],
+            source_len,
+            rest_start,
+            rest_count: (segments.len() - 1) as u16,
+            offload,
+            token,
+            ..Frame::EMPTY
+        };
+        self.len += 1;
+    }
+
+    /// Length of frame `i` in bytes, as it would be sent now.
+    #[inline(always)]
+    pub fn frame_len(&self, i: usize) -> usize {
+        let f = &self.frames[i];
+        f.head_len as usize + f.source_len as usize - f.skip as usize
+    }
+
+    /// What the frame's sender left to be done.
+    #[inline(always)]
+    pub fn offload(&self, i: usize) -> &Offload {
+        &self.frames[i].offload
+    }
+
+    /// For rewriting: the request moves with pushed tags, or is done.
+    #[inline(always)]
+    pub fn offload_mut(&mut self, i: usize) -> &mut Offload {
+        &mut self.frames[i].offload
+    }
+
+    /// The receiving driver's note on frame `i`.
+    #[inline(always)]
+    pub fn token(&self, i: usize) -> u64 {
+        self.frames[i].token
+    }
+
+    /// Marks frame `i` as taken over by a transmit queue that understands its token: the buffer moved on, and
+    /// the receiving driver must not give it back. Only for a frame whose last output this is.
+    #[inline]
+    pub fn take(&mut self, i: usize) {
+        self.frames[i].taken = true;
+    }
+
+    /// Whether frame `i` was [taken](Self::take).
+    #[inline]
+    pub fn is_taken(&self, i: usize) -> bool {
+        self.frames[i].taken
+    }
+
+    /// Copies the frame's first bytes (up to `want`, at most [`HEAD_MAX`]) into its head. No-op when at least
+    /// as many are there, or the head was already edited.
+    #[inline(always)]
+    pub fn load_head(&mut self, i: usize, want: usize) {
+        let f = &mut self.frames[i];
+        let want = want.min(f.source_len as usize).min(HEAD_MAX);
+        if (f.head_len as usize) < want && f.head_len == f.skip && f.head_start as usize == HEADROOM {
+            let dst = &mut self.heads[i].0[HEADROOM..];
+            if f.first.len as usize >= want {
+                // SAFETY: the pusher promised `first.len` readable bytes; `dst` holds HEAD_MAX >= want.
+                unsafe { copy::copy(f.first.ptr, dst.as_mut_ptr(), want) };
+            } else {
+                gather(f.first, rest_of(&self.rest, f), 0, &mut dst[..want]);
+            }
+            f.head_len = want as u16;
+            f.skip = want as u16;
+        }
+    }
+
+    /// The loaded head of frame `i`.
+    #[inline(always)]
+    pub fn head(&self, i: usize) -> &[u8] {
+        let f = &self.frames[i];
+        &self.heads[i].0[f.head_start as usize..][..f.head_len as usize]
+    }
+
+    /// The loaded head of frame `i`, to be rewritten.
+    #[inline(always)]
+    pub fn head_mut(&mut self, i: usize) -> &mut [u8] {
+        let f = &self.frames[i];
+        &mut self.heads[i].0[f.head_start as usize..][..f.head_len as usize]
+    }
+
+    /// Makes the head longer by `n` bytes at its front and returns whether the headroom allowed it. The new
+    /// first bytes are whatever was there; the caller moves and fills.
+    pub fn grow_front(&mut self, i: usize, n: usize) -> bool {
+        let f = &mut self.frames[i];
+        let ok = f.head_start as usize >= n;
+        if ok {
+            f.head_start -= n as u16;
+            f.head_len += n as u16;
+        }
+        ok
+    }
+
+    /// Removes the first `n` bytes of the head.
+    ///
+    /// # Panics
+    /// When the head is shorter.
+    pub fn shrink_front(&mut self, i: usize, n: usize) {
+        let f = &mut self.frames[i];
+        assert!(n <= f.head_len as usize, "head of {} bytes can't lose {n}", f.head_len);
+        f.head_start += n as u16;
+        f.head_len -= n as u16;
+    }
+
+    /// Frame `i` when it lies in one piece and its head was not loaded: the fastest case to copy.
+    #[inline(always)]
+    pub fn whole(&self, i: usize) -> Option<Segment> {
+        let f = &self.frames[i];
+        (f.rest_count == 0 && f.head_len == 0 && f.skip == 0).then_some(f.first)
+    }
+
+    /// The pieces of frame `i` in order, head first: what a driver copies to send it.
+    #[inline(always)]
+    pub fn parts(&self, i: usize) -> Parts<'_> {
+        let f = &self.frames[i];
+        Parts { head: self.head(i), first: f.first, rest: rest_of(&self.rest, f), skip: f.skip as u32 }
+    }
+
+    /// Hints that the first bytes of frame `i` will be read soon.
+    #[inline(always)]
+    pub fn prefetch(&self, i: usize) {
+        copy::prefetch_read(self.frames[i].first.ptr);
+    }
+
+    /// Copies `out.len()` bytes of frame `i` from `offset` on, head and source as they are now.
+    ///
+    /// # Panics
+    /// When the frame ends before.
+    pub fn read(&self, i: usize, offset: usize, out: &mut [u8]) {
+        assert!(offset + out.len() <= self.frame_len(i), "read past the end of a frame");
+        let f = &self.frames[i];
+        let head = self.head(i);
+        let from_head = head.len().saturating_sub(offset).min(out.len());
+        if from_head > 0 {
+            out[..from_head].copy_from_slice(&head[offset..offset + from_head]);
+        }
+        let source_offset = (offset + from_head) - head.len() + f.skip as usize;
+        gather(f.first, rest_of(&self.rest, f), source_offset, &mut out[from_head..]);
+    }
+}
+
+#[inline(always)]
+fn rest_of<'a>(rest: &'a [Segment], f: &Frame) -> &'a [Segment] {
+    if f.rest_count == 0 { &[] } else { &rest[f.rest_start as usize..][..f.rest_count as usize] }
+}
+
+/// Copies from the segments, starting `offset` bytes into them. Reads nothing past their end.
+fn gather(first: Segment, rest: &[Segment], mut offset: usize, mut out: &mut [u8]) {
+    for s in std::iter::once(&first).chain(rest) {
+        let len = s.len as usize;
+        if offset >= len {
+            offset -= len;
+            continue;
+        }
+        let n = (len - offset).min(out.len());
+        // SAFETY: the pusher promised `len` readable bytes and offset + n <= len; `out` holds n.
+        unsafe { copy::copy(s.ptr.add(offset), out.as_mut_ptr(), n) };
+        out = &mut out[n..];
+        offset = 0;
+        if out.is_empty() {
+            return;
+        }
+    }
+}
+
+/// Iterator over the pieces of a frame, in order. Pieces are never empty.
+#[derive(Clone)]
+pub struct Parts<'a> {
+    head: &'a [u8],
+    first: Segment,
+    rest: &'a [Segment],
+    skip: u32,
+}
+
+impl Iterator for Parts<'_> {
+    type Item = Segment;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Segment> {
+        if !self.head.is_empty() {
+            let head = Segment { ptr: self.head.as_ptr(), len: self.head.len() as u32 };
+            self.head = &[];
+            return Some(head);
+        }
+        loop {
+            if self.skip < self.first.len {
+                // SAFETY: skip < len, so the result points into the same segment.
+                let ptr = unsafe { self.first.ptr.add(self.skip as usize) };
+                let len = self.first.len - self.skip;
+                self.skip = 0;
+                self.first.len = 0;
+                return Some(Segment { ptr, len });
+            }
+            self.skip -= self.first.len;
+            let (&next, rest) = self.rest.split_first()?;
+            self.first = next;
+            self.rest = rest;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn contents(burst: &Burst, i: usize) -> Vec<u8> {
+        let mut out = vec![];
+        for part in burst.parts(i) {
+            // SAFETY: the tests' segments point to vectors that are alive.
+            out.extend_from_slice(unsafe { std::slice::from_raw_parts(part.ptr, part.len as usize) });
+        }
+        out
+    }
+
+    fn segments(bytes: &[u8], cuts: &[usize]) -> Vec<Segment> {
+        let mut at = 0;
+        let mut out = vec![];
+        for &n in cuts {
+            out.push(Segment { ptr: bytes[at..].as_ptr(), len: n as u32 });
+            at += n;
+        }
+        assert_eq!(at, bytes.len());
+        out
+    }
+
+    #[test]
+    fn a_frame_reads_the_same_with_and_without_its_head_however_it_is_cut() {
+        let bytes: Vec<u8> = (0..300).map(|i| i as u8).collect();
+        for cuts in [&[300][..], &[1, 299], &[64, 236], &[63, 1, 1, 235], &[128, 172], &[150, 150], &[20, 20, 260]] {
+            for want in [0, 14, 64, 100, 128, 1000] {
+                let mut burst = Burst::new();
+                // SAFETY: `bytes` outlives the burst.
+                unsafe { burst.push_segments(&segments(&bytes, cuts), Offload::default(), 7) };
+                burst.load_head(0, want);
+                assert_eq!(burst.head(0), &bytes[..want.min(HEAD_MAX)]);
+                assert_eq!(contents(&burst, 0), bytes, "cuts {cuts:?}, head {want}");
+                assert_eq!(burst.frame_len(0), 300);
+                let mut middle = [0; 90];
+                burst.read(0, 50, &mut middle);
+                assert_eq!(middle, bytes[50..140]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_head_can_be_extended_before_it_is_edited_but_not_after() {
+        let bytes: Vec<u8> = (0..200).map(|i| i as u8).collect();
+        let mut burst = Burst::new();
+        // SAFETY: `bytes` outlives the burst.
+        unsafe { burst.push(bytes.as_ptr(), 200, Offload::default(), 0) };
+        burst.load_head(0, 64);
+        burst.load_head(0, 128);
+        assert_eq!(burst.head(0).len(), 128);
+        assert!(burst.grow_front(0, 4));
+        burst.head_mut(0)[..4].copy_from_slice(b"tag!");
+        burst.load_head(0, 128);
+        let expected: Vec<u8> = b"tag!".iter().chain(&bytes).copied().collect();
+        assert_eq!(contents(&burst, 0), expected);
+        burst.shrink_front(0, 24);
+        assert_eq!(contents(&burst, 0), bytes[20..]);
+    }
+
+    #[test]
+    fn pushing_more_than_the_headroom_is_refused() {
+        let bytes = [0u8; 60];
+        let mut burst = Burst::new();
+        // SAFETY: `bytes` outlives the burst.
+        unsafe { burst.push(bytes.as_ptr(), 60, Offload::default(), 0) };
+        burst.load_head(0, 60);
+        assert!(burst.grow_front(0, HEADROOM));
+        assert!(!burst.grow_front(0, 1));
+    }
+}

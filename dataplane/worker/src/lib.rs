@@ -1,0 +1,1 @@
+//! One poll loop per core: receive, classify, act, transmit.

@@ -1,0 +1,1 @@
+//! Ports that replay and record captures, and the null and loop ports.

@@ -1,0 +1,1 @@
+//! A switch port on a TAP device, with offloads, through io_uring.

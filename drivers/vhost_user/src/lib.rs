@@ -1,0 +1,1 @@
+//! The vhost-user protocol: messages with file descriptors, both ends.

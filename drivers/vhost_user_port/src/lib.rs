@@ -1,0 +1,1 @@
+//! A switch port on vhost-user: connection state, memory tables, rings.

@@ -1,0 +1,1 @@
+//! Layouts and constants of the virtio specification: rings, virtio-net.

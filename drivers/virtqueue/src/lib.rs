@@ -1,0 +1,1 @@
+//! Split and packed virtqueues, device side and driver side, over shared memory.

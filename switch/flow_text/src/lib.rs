@@ -1,0 +1,1 @@
+//! Flow strings as ovs-ofctl users write them: parser and printer.

@@ -1,0 +1,1 @@
+//! The driver side of vhost-user as a tool: hosts, generators, reflectors.

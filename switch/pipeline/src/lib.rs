@@ -1,0 +1,1 @@
+//! OpenFlow tables 0-254: rules, priorities, timeouts, evaluation.

@@ -1,0 +1,1 @@
+//! The running switch: control thread, workers, ports, metrics.
