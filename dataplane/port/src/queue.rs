@@ -1,5 +1,6 @@
 //! The queue traits and what passes through them.
 
+use std::any::Any;
 use std::fmt;
 use std::os::fd::RawFd;
 
@@ -45,8 +46,8 @@ pub enum Armed {
     Ready,
 }
 
-/// Where frames come from. Owned by one worker.
-pub trait RxQueue: Send {
+/// Where frames come from. Owned by one worker. (`Any`: control takes it back as the type it made.)
+pub trait RxQueue: Any + Send {
     /// Appends frames to `burst` (empty on entry), up to its room, and counts them.
     ///
     /// A frame that can't be forwarded whatever the rules say (malformed chain, inconsistent offload) is
@@ -91,7 +92,7 @@ pub struct Selection<'a> {
 }
 
 /// Where frames go. Driven by one worker at a time.
-pub trait TxQueue: Send {
+pub trait TxQueue: Any + Send {
     /// Sends the selected frames in order and counts each as sent or dropped with a reason.
     ///
     /// The frames are complete when this returns: copied, or taken over (see [`packet::Burst::take`]).
