@@ -377,7 +377,9 @@ mod tests {
     #[test]
     fn a_frame_reads_the_same_with_and_without_its_head_however_it_is_cut() {
         let bytes: Vec<u8> = (0..300).map(|i| i as u8).collect();
-        for cuts in [&[300][..], &[1, 299], &[64, 236], &[63, 1, 1, 235], &[128, 172], &[150, 150], &[20, 20, 260]] {
+        for cuts in
+            [&[300][..], &[1, 299], &[64, 236], &[63, 1, 1, 235], &[128, 172], &[150, 150], &[20, 20, 260]]
+        {
             for want in [0, 14, 64, 100, 128, 1000] {
                 let mut burst = Burst::new();
                 // SAFETY: `bytes` outlives the burst.

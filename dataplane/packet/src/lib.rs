@@ -15,12 +15,16 @@
 //!
 //! Nothing of the source is ever a `&[u8]`: it is copied out by [`copy`].
 //!
-//! UNSAFETY: this crate reads memory through raw pointers that drivers put into a burst; see [`Burst::push`].
+//! UNSAFETY: this crate reads memory through raw pointers that drivers put into a burst (see [`Burst::push`]), maps
+//! the pool's memory and reads the cycle counter.
 #![allow(unsafe_code)]
 
 mod burst;
 pub mod copy;
+pub mod cycles;
 mod offload;
+mod pool;
 
 pub use burst::{BURST_MAX, Burst, HEAD_MAX, HEADROOM, Parts, SEGMENTS_MAX, Segment};
 pub use offload::{Gso, Offload};
+pub use pool::{HugePages, Pool};
