@@ -107,7 +107,9 @@ impl Drop for Pool {
 }
 
 fn map(bytes: usize, extra: libc::c_int) -> std::io::Result<NonNull<u8>> {
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | extra;
+    // Huge pages are reserved at once: without a reservation their absence would be a SIGBUS at first use.
+    let reserve = if extra == 0 { libc::MAP_NORESERVE } else { 0 };
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | reserve | extra;
     // SAFETY: an anonymous mapping at an address of the kernel's choice has no precondition.
     let p =
         unsafe { libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
