@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
-use std::os::fd::RawFd;
+use std::os::fd::BorrowedFd;
 
 use packet::Burst;
 
@@ -67,7 +67,7 @@ pub trait RxQueue: Any + Send {
     fn disarm(&mut self);
 
     /// The descriptor that becomes readable on a notification; `None` for queues that must be polled.
-    fn event_fd(&self) -> Option<RawFd>;
+    fn event_fd(&self) -> Option<BorrowedFd<'_>>;
 }
 
 /// What a transmit queue takes as it is. The worker completes or segments frames for one that doesn't.
