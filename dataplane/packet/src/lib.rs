@@ -23,8 +23,10 @@ mod burst;
 pub mod copy;
 pub mod cycles;
 mod offload;
+mod owned;
 mod pool;
 
 pub use burst::{BURST_MAX, Burst, HEAD_MAX, HEADROOM, Parts, SEGMENTS_MAX, Segment};
 pub use offload::{Gso, Offload};
+pub use owned::OwnedBurst;
 pub use pool::{HugePages, Pool};
