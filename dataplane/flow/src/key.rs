@@ -215,7 +215,9 @@ impl FlowMask {
 pub fn prerequisite(field: Field) -> &'static [u16] {
     use Field::*;
     match field {
-        IpProto | Ipv4Src | Ipv4Dst | IpTtl | IpTos | IpFrag | TpSrc | TpDst | TcpFlags => &[0x0800, 0x86dd, 0x0806],
+        IpProto | Ipv4Src | Ipv4Dst | IpTtl | IpTos | IpFrag | TpSrc | TpDst | TcpFlags => {
+            &[0x0800, 0x86dd, 0x0806]
+        }
         Ipv6Src | Ipv6Dst | NdTarget => &[0x86dd],
         ArpSha | ArpTha => &[0x0806, 0x86dd],
         _ => &[],
