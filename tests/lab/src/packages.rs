@@ -1,0 +1,131 @@
+//! The Debian packages the tests need, and how they get onto a fresh machine.
+
+use anyhow::{Context as _, Result, bail};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// Packages the system scenarios run.
+pub const FOR_TESTS: &[&str] = &[
+    "dpdk",
+    "qemu-system-x86",
+    "busybox-static",
+    "cpio",
+    "kmod",
+    "iperf3",
+    "iproute2",
+    "ethtool",
+    "tcpdump",
+    "util-linux",
+];
+
+/// Packages the benchmark needs on top of [`FOR_TESTS`].
+pub const FOR_BENCH: &[&str] = &["openvswitch-switch-dpdk", "valgrind"];
+
+/// Attempts before a download counts as failed; mirrors have bad moments.
+const ATTEMPTS: u32 = 4;
+
+/// Names those of `wanted` that are not installed.
+///
+/// # Errors
+/// When `dpkg-query` is not there (not a Debian system).
+pub fn missing<'a>(wanted: &[&'a str]) -> Result<Vec<&'a str>> {
+    let output = Command::new("dpkg-query")
+        .args(["--show", "--showformat=${Package} ${db:Status-Status}\n"])
+        .args(wanted)
+        .stderr(Stdio::null())
+        .output()
+        .context("running dpkg-query (the tests with third parties need Debian packages)")?;
+    let listed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let installed = |name: &str| {
+        listed
+            .lines()
+            .any(|line| line.split_once(' ').is_some_and(|(n, status)| n == name && status == "installed"))
+    };
+    Ok(wanted.iter().copied().filter(|name| !installed(name)).collect())
+}
+
+/// Installs those of `wanted` that are missing.
+///
+/// # Errors
+/// When not root (the message is the command to run), or when apt fails in every attempt.
+pub fn ensure(wanted: &[&str]) -> Result<()> {
+    let missing = missing(wanted)?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !rustix::process::geteuid().is_root() {
+        bail!(
+            "these Debian packages are missing and installing them needs root; run\n  \
+             apt-get update && apt-get install -y --no-install-recommends {}",
+            missing.join(" ")
+        );
+    }
+    eprintln!("installing {}", missing.join(" "));
+    apt(&["update"])?;
+    // Services of the packages must not start: their programs are run by hand, with their own directories.
+    let mut install = vec!["install", "-y", "--no-install-recommends", "-o", "Dpkg::Use-Pty=0"];
+    install.extend(&missing);
+    apt(&install)
+}
+
+/// Downloads package `name` as a file into `dir`, without installing it.
+///
+/// # Errors
+/// When apt fails in every attempt.
+pub fn download(name: &str, dir: &std::path::Path) -> Result<()> {
+    let attempt = || {
+        let status = Command::new("apt-get")
+            .args(["-q", "download", name])
+            .current_dir(dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .status()
+            .context("running apt-get download")?;
+        Ok(status.success())
+    };
+    if attempt()? {
+        return Ok(());
+    }
+    // A fresh machine has no package lists yet.
+    apt(&["update"])?;
+    with_retries(&format!("apt-get download {name}"), attempt)
+}
+
+fn apt(args: &[&str]) -> Result<()> {
+    with_retries(&format!("apt-get {}", args.join(" ")), || {
+        let status = Command::new("apt-get")
+            .arg("-q")
+            .args(args)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .env("RUNLEVEL", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .status()
+            .context("running apt-get")?;
+        Ok(status.success())
+    })
+}
+
+fn with_retries(what: &str, mut attempt: impl FnMut() -> Result<bool>) -> Result<()> {
+    for count in 1..=ATTEMPTS {
+        if attempt()? {
+            return Ok(());
+        }
+        if count < ATTEMPTS {
+            eprintln!("`{what}` failed, trying again");
+            std::thread::sleep(Duration::from_secs(u64::from(5 * count)));
+        }
+    }
+    bail!("`{what}` failed {ATTEMPTS} times");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_package_is_missing_and_dpkg_itself_is_not() {
+        let found = missing(&["dpkg", "no-such-package-of-ours"]).unwrap();
+        assert_eq!(found, ["no-such-package-of-ours"]);
+    }
+}

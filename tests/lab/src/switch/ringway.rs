@@ -1,0 +1,217 @@
+//! Ringway itself, as its users run it: a configuration file, one process, its own `show` commands.
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::Signal;
+use serde_json::Value;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{Plan, PortCounters, PortKind, Switch, Work};
+use crate::{Pages, Process, run_to_end, target_dir, wait_until};
+
+const START_LIMIT: Duration = Duration::from_secs(20);
+const COMMAND_LIMIT: Duration = Duration::from_secs(10);
+/// A second is promised; what is above is the machine's business.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// The release binary the tests run, built beforehand by `cargo xtask`.
+pub fn ringway_binary() -> PathBuf {
+    target_dir().join("release/ringway")
+}
+
+/// A running `ringway run`.
+pub struct Ringway {
+    process: Process,
+    control: PathBuf,
+    names: Vec<String>,
+    summary: PathBuf,
+}
+
+impl Ringway {
+    /// Writes `ringway.toml` into the plan's directory, starts the switch and waits until its control socket answers.
+    ///
+    /// # Errors
+    /// When it does not get ready; its log is quoted.
+    pub fn start(plan: &Plan) -> Result<Self> {
+        Self::start_with(plan, "")
+    }
+
+    /// As [`Ringway::start`], with `extra` at the end of the configuration.
+    ///
+    /// # Errors
+    /// As [`Ringway::start`].
+    pub fn start_with(plan: &Plan, extra: &str) -> Result<Self> {
+        let file = plan.dir.join("ringway.toml");
+        std::fs::write(&file, toml_of(plan) + extra)?;
+        let summary = plan.dir.join("summary.json");
+        // Log lines go to standard error, the final summary to standard output: keep them apart.
+        let script = "out=$1; shift; exec \"$@\" > \"$out\"";
+        let mut args: Vec<String> = ["-c", script, "sh"].map(String::from).into();
+        args.push(summary.display().to_string());
+        args.push(ringway_binary().display().to_string());
+        args.extend(["run", &file.display().to_string(), "--json"].map(String::from));
+        let process = Process::start("ringway", &plan.dir, "sh", &args)?;
+        let names = plan.ports.iter().map(|port| port.name.clone()).collect();
+        let mut ringway = Self { process, control: plan.dir.join("ctl.sock"), names, summary };
+        ringway.wait_ready()?;
+        Ok(ringway)
+    }
+
+    fn wait_ready(&mut self) -> Result<()> {
+        let ready = wait_until("an answer of ringway", START_LIMIT, || {
+            if !self.process.is_running()? {
+                bail!("ringway ended");
+            }
+            Ok(self.control.exists().then(|| self.show("ports").ok()).flatten())
+        });
+        ready.with_context(|| format!("log of ringway:\n{}\n---", self.process.tail())).map(drop)
+    }
+
+    /// The process, for signals and its log.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Path of the control socket.
+    pub fn control_socket(&self) -> &Path {
+        &self.control
+    }
+
+    /// Runs `ringway ARGS… --socket …` and returns what it prints.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn command(&self, args: &[&str]) -> Result<String> {
+        let socket = self.control.to_string_lossy().into_owned();
+        let binary = ringway_binary().to_string_lossy().into_owned();
+        let args: Vec<&str> = args.iter().copied().chain(["--socket", &socket]).collect();
+        run_to_end(&binary, &args, COMMAND_LIMIT)
+    }
+
+    /// `ringway show WHAT --json`.
+    ///
+    /// # Errors
+    /// When it fails or does not print JSON.
+    pub fn show(&self, what: &str) -> Result<Value> {
+        let text = self.command(&["show", what, "--json"])?;
+        serde_json::from_str(&text).with_context(|| format!("`show {what} --json` printed:\n{text}"))
+    }
+
+    /// Ends it with SIGTERM and returns the final summary it printed.
+    ///
+    /// # Errors
+    /// When it does not end in time, ends with an error, or prints no JSON.
+    pub fn finish(mut self) -> Result<Value> {
+        self.process.signal(Signal::TERM)?;
+        let status = self.process.wait(STOP_LIMIT)?;
+        if !status.success() {
+            bail!("ringway ended with {status}; its log:\n{}", self.process.tail());
+        }
+        let text = std::fs::read_to_string(&self.summary)?;
+        serde_json::from_str(&text).with_context(|| format!("the summary is:\n{text}"))
+    }
+}
+
+impl Switch for Ringway {
+    fn system(&self) -> &'static str {
+        "ringway"
+    }
+
+    fn counters(&mut self) -> Result<Vec<PortCounters>> {
+        let shown = self.show("ports")?;
+        let rows: Vec<PortCounters> = serde_json::from_value(rows(&shown, "ports")?.clone())?;
+        let find = |name: &String| {
+            rows.iter()
+                .find(|row| row.name == *name)
+                .cloned()
+                .with_context(|| format!("no port {name} in {shown}"))
+        };
+        self.names.iter().map(find).collect()
+    }
+
+    fn work(&mut self) -> Result<Work> {
+        let shown = self.show("workers")?;
+        let sum = |key: &str| -> Result<u64> {
+            let workers = rows(&shown, "workers")?.as_array().context("workers are an array")?;
+            workers
+                .iter()
+                .map(|worker| worker[key].as_u64().with_context(|| format!("no {key} in {worker}")))
+                .sum()
+        };
+        Ok(Work { busy_cycles: sum("busy_cycles")?, frames: sum("frames")? })
+    }
+
+    fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    fn stop(self: Box<Self>) -> Result<()> {
+        self.finish().map(drop)
+    }
+}
+
+/// The rows of `show`, which are either the whole answer or its member `key`.
+fn rows<'a>(shown: &'a Value, key: &str) -> Result<&'a Value> {
+    if shown.is_array() { Ok(shown) } else { shown.get(key).with_context(|| format!("no {key} in {shown}")) }
+}
+
+/// The configuration file for a plan: one bridge `br0` with everything on it.
+pub fn toml_of(plan: &Plan) -> String {
+    let mut text = String::new();
+    let huge_pages = match plan.pages {
+        Pages::Small => "off",
+        Pages::Huge => "auto",
+    };
+    // Writing to a String cannot fail.
+    let mut line = |line: std::fmt::Arguments<'_>| writeln!(text, "{line}").expect("memory");
+    line(format_args!("[workers]\ncores = [{}]\n", plan.core));
+    line(format_args!("[memory]\nhuge_pages = \"{huge_pages}\"\n"));
+    line(format_args!("[control]\nsocket = \"{}\"\n", plan.dir.join("ctl.sock").display()));
+    line(format_args!("[[bridge]]\nname = \"br0\"\n"));
+    for (index, port) in plan.ports.iter().enumerate() {
+        line(format_args!("[[port]]\nname = \"{}\"\nbridge = \"br0\"", port.name));
+        match &port.kind {
+            PortKind::VhostUser { listens } => line(format_args!(
+                "driver = \"vhost-user\"\nsocket = \"{}\"\nmode = \"{}\"",
+                plan.socket(index).display(),
+                if *listens { "server" } else { "client" },
+            )),
+            PortKind::Tap { netns } => {
+                line(format_args!("driver = \"tap\"\ndevice = \"{}\"\nnetns = \"{netns}\"", port.name))
+            }
+        }
+        line(format_args!("queues = {}\nmtu = {}\n", port.queues, port.mtu));
+    }
+    for flow in &plan.flows {
+        line(format_args!("[[flow]]\nbridge = \"br0\"\nflow = \"{flow}\"\n"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_becomes_the_file_a_user_would_write() {
+        let mut plan = Plan::with_guests(Path::new("/t"), 2).join_first_two();
+        plan.ports[1].kind = PortKind::Tap { netns: "blue".into() };
+        let text = toml_of(&plan);
+        assert!(
+            text.contains(
+                "name = \"vm0\"\nbridge = \"br0\"\ndriver = \"vhost-user\"\nsocket = \"/t/vm0.sock\""
+            )
+        );
+        assert!(text.contains("driver = \"tap\"\ndevice = \"vm1\"\nnetns = \"blue\""));
+        assert!(text.contains("flow = \"in_port=vm0,actions=output:vm1\""));
+    }
+
+    #[test]
+    fn rows_are_found_bare_and_wrapped() {
+        let bare = serde_json::json!([1]);
+        let wrapped = serde_json::json!({"ports": [1]});
+        assert_eq!(rows(&bare, "ports").unwrap(), rows(&wrapped, "ports").unwrap());
+        assert!(rows(&serde_json::json!({}), "ports").is_err());
+    }
+}
