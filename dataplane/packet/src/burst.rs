@@ -159,6 +159,16 @@ impl Burst {
         self.len += 1;
     }
 
+    /// Appends these frames, none of which has a loaded head or several segments, to another burst.
+    pub(crate) fn append_to(&self, other: &mut Burst) {
+        for f in &self.frames[..self.len] {
+            assert!(f.rest_count == 0 && f.head_len == 0, "only untouched frames are lent");
+            other.frames[other.len] =
+                Frame { first: f.first, source_len: f.source_len, offload: f.offload, ..Frame::EMPTY };
+            other.len += 1;
+        }
+    }
+
     /// Length of frame `i` in bytes, as it would be sent now.
     #[inline(always)]
     pub fn frame_len(&self, i: usize) -> usize {

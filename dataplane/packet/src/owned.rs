@@ -53,6 +53,17 @@ impl OwnedBurst {
         &mut self.burst
     }
 
+    /// Appends the frames to another burst: what a receive queue does that makes its frames itself.
+    ///
+    /// # Panics
+    /// When `other` has no room for them.
+    ///
+    /// # Safety
+    /// `other` must be cleared before this burst is cleared or dropped.
+    pub unsafe fn lend(&mut self, other: &mut Burst) {
+        self.burst.append_to(other);
+    }
+
     /// Forgets the frames and frees their buffers.
     pub fn clear(&mut self) {
         self.burst.clear();

@@ -22,6 +22,8 @@
 
 mod counters;
 mod queue;
+mod wire;
 
 pub use counters::{Counter, DropReason, PortCounters};
 pub use queue::{Accepts, Armed, PortId, QueueFault, Received, RxQueue, Selection, TxQueue};
+pub use wire::{Wire, WireFrame, WireRx, WireTx};
