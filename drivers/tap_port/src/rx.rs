@@ -169,3 +169,97 @@ impl Drop for TapRx {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use packet::HugePages;
+    use port::Received;
+    use std::os::unix::net::UnixDatagram;
+    use std::sync::Arc;
+
+    /// A datagram socket behaves like a TAP device: a read is a frame. Anybody may have one.
+    fn queue_and_host(nowait: bool) -> (TapRx, UnixDatagram) {
+        let (ours, host) = UnixDatagram::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let ring = Ring::new(Arc::new(ours.into()), ENTRIES).unwrap();
+        (TapRx::new(ring, Pool::new(BUFFERS, BUFFER_BYTES, HugePages::Off).unwrap(), nowait), host)
+    }
+
+    fn with_header(header: [u8; HEADER_LEN], frame: &[u8]) -> Vec<u8> {
+        [&header[..], frame].concat()
+    }
+
+    fn poll(rx: &mut TapRx, counters: &PortCounters) -> Vec<Vec<u8>> {
+        let mut burst = Burst::new();
+        let mut received = Received::poll(rx, &mut burst, counters).unwrap();
+        let burst = received.burst();
+        (0..burst.len())
+            .map(|i| {
+                let mut frame = vec![0; burst.frame_len(i)];
+                burst.read(i, 0, &mut frame);
+                frame
+            })
+            .collect()
+    }
+
+    #[test]
+    fn frames_come_in_order_in_few_turns_and_one_by_one_on_kernels_without_nowait() {
+        for (nowait, turns_max) in [(true, 12), (false, 60)] {
+            let (mut rx, host) = queue_and_host(nowait);
+            let counters = PortCounters::default();
+            assert!(poll(&mut rx, &counters).is_empty());
+            assert_eq!(rx.arm(), Armed::Waiting);
+            let mut got = vec![];
+            let mut turns = 0;
+            for first in (0..50).step_by(10) {
+                for n in first..first + 10 {
+                    host.send(&with_header([0; HEADER_LEN], &[n; 60])).unwrap();
+                }
+                while got.len() < usize::from(first) + 10 {
+                    let frames = poll(&mut rx, &counters);
+                    turns += usize::from(!frames.is_empty());
+                    got.extend(frames.iter().map(|frame| frame[0]));
+                }
+                assert_eq!(rx.reading, 0, "no read is left behind to take a frame");
+            }
+            assert_eq!(got, (0..50).collect::<Vec<u8>>());
+            assert!(turns <= turns_max, "{turns} turns");
+            assert_eq!((counters.rx_frames.get(), counters.rx_bytes.get()), (50, 50 * 60));
+            assert_eq!(rx.memory.free(), BUFFERS as usize);
+        }
+    }
+
+    #[test]
+    fn frames_that_are_cut_or_ask_for_nonsense_are_counted_and_dropped() {
+        let (mut rx, host) = queue_and_host(true);
+        let counters = PortCounters::default();
+        let past_the_end = [1, 0, 0, 0, 0, 0, 0xff, 0xff, 16, 0, 0, 0];
+        host.send(&[0; 5]).unwrap();
+        host.send(&with_header([0; HEADER_LEN], &[1; 13])).unwrap();
+        host.send(&with_header(past_the_end, &[2; 60])).unwrap();
+        host.send(&vec![0; BUFFER_BYTES + 1]).unwrap();
+        host.send(&with_header([0; HEADER_LEN], &[3; 14])).unwrap();
+        let mut got = vec![];
+        while counters.rx_frames.get() < 5 {
+            got.extend(poll(&mut rx, &counters));
+        }
+        assert_eq!(got, [[3; 14]]);
+        assert_eq!(counters.drops(DropReason::Runt), 2);
+        assert_eq!(counters.drops(DropReason::BadOffload), 1);
+        assert_eq!(counters.drops(DropReason::BadChain), 1);
+        assert_eq!(rx.memory.free(), BUFFERS as usize);
+    }
+
+    #[test]
+    fn an_idle_queue_enters_the_kernel_once() {
+        let (mut rx, _host) = queue_and_host(true);
+        let counters = PortCounters::default();
+        let mut burst = Burst::new();
+        rx.receive(&mut burst, &counters).unwrap();
+        for _ in 0..1000 {
+            rx.receive(&mut burst, &counters).unwrap();
+            assert!(rx.ring.is_armed() && rx.ring.unsubmitted() == 0 && rx.reading == 0);
+        }
+    }
+}
