@@ -3,6 +3,12 @@
 //! The pipeline flattens everything a frame's rules say (apply, write_actions, resubmit, goto_table) into one
 //! list of operations, which a cache keeps and a worker executes.
 
+mod edit;
+mod vlan;
+
+pub use edit::apply;
+pub use vlan::{has_tag, pop_vlan, push_vlan};
+
 use flow::Field;
 
 /// One step of what is done to a frame. A program is a list of them; an empty one drops.
