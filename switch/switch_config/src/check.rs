@@ -1,0 +1,675 @@
+//! From keys to a [`Config`]: what single keys can't tell. Every finding is booked, none ends the search.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::de::{DeTable, DeValue};
+
+use crate::config::*;
+use crate::keys::*;
+use crate::read::{At, FromToml, List, Node, Place, Reader, quoted, unknown_word};
+use crate::types::{BridgeName, CpuId, CpuSet, IfName, MacAddr, PortName, PortNumber, SocketPath, VlanId};
+
+/// What a file is checked against besides itself.
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    /// Processors of the machine; any will do if `None`.
+    pub cpus: Option<CpuSet>,
+    /// The folder where relative paths start; they stay as they are if `None`.
+    pub base: Option<PathBuf>,
+    /// Numbers that ports without a `number` keep, because they have them already.
+    pub numbers: BTreeMap<PortName, PortNumber>,
+}
+
+impl Context {
+    /// The same, for a file that succeeds `running`: its ports keep their numbers, wherever they now stand in
+    /// the file.
+    pub fn after(mut self, running: &Config) -> Self {
+        self.numbers = running.ports.iter().map(|port| (port.name.clone(), port.number)).collect();
+        self
+    }
+}
+
+/// Ports in a file at most.
+pub const PORTS_MAX: usize = 1024;
+
+pub(crate) fn check(file: File, context: &Context, reader: &mut Reader<'_>) -> Option<Config> {
+    let mut checker = Checker { context, sockets: Unique::default(), reader };
+    let workers = table(file.workers, &file.place, checker.reader);
+    let cores = workers.cores.as_ref().and_then(|cores| checker.cores(cores));
+    let memory = table(file.memory, &file.place, checker.reader);
+    let control = table(file.control, &file.place, checker.reader);
+    let control = checker.control(control);
+    let bridge_keys = list(file.bridge);
+    let port_keys = list(file.port);
+    let bridge_names = Names::of(bridge_keys.iter().map(|keys| &keys.name), "bridge", checker.reader);
+    let port_names = Names::of(port_keys.iter().map(|keys| &keys.name), "port", checker.reader);
+
+    let ports = checker.ports(port_keys, &bridge_names, cores.as_deref());
+    let flows = list(file.flow)
+        .into_iter()
+        .filter_map(|keys| checker.flow(keys, &bridge_names, &port_names, &ports))
+        .collect();
+    let guests = checker.guests(list(file.guest), &port_names, &ports);
+    Some(Config {
+        workers: Workers { cores: cores?, idle: idle(&workers)? },
+        memory: Memory {
+            huge_pages: memory.huge_pages?.value,
+            pool_buffers: memory.pool_buffers?.value.get(),
+            buffer_bytes: memory.buffer_bytes?.value.get().next_multiple_of(64),
+        },
+        control: control?,
+        bridges: bridge_keys.into_iter().filter_map(bridge).collect(),
+        ports,
+        flows,
+        guests,
+    })
+}
+
+/// The keys of a table; with every default if the file doesn't have it.
+fn table<T: FromToml>(keys: Option<At<T>>, file: &Place, reader: &mut Reader<'_>) -> T {
+    if let Some(keys) = keys {
+        return keys.value;
+    }
+    let empty = DeValue::Table(DeTable::new());
+    let node = Node { value: &empty, place: file.clone() };
+    T::from_toml(node, reader).expect("an empty table is a table")
+}
+
+fn list<T>(keys: Option<At<List<T>>>) -> Vec<T> {
+    keys.map(|keys| keys.value.items).unwrap_or_default()
+}
+
+fn idle(keys: &WorkersKeys) -> Option<Idle> {
+    let micros = |at: &Option<At<Micros>>| at.as_ref().map(|at| Duration::from_micros(at.value.get().into()));
+    Some(match keys.idle.as_ref()?.value {
+        IdleKind::Poll => Idle::Poll,
+        IdleKind::Sleep => Idle::Sleep { spin: micros(&keys.spin_us)?, max: micros(&keys.max_sleep_us)? },
+    })
+}
+
+fn bridge(keys: BridgeKeys) -> Option<Bridge> {
+    let mac_limit = keys.mac_limit?.value.get();
+    Some(Bridge {
+        name: keys.name?.value,
+        mac_ageing: Duration::from_secs(keys.mac_ageing_s?.value.get().into()),
+        mac_limit,
+        mac_limit_per_port: keys.mac_limit_per_port?.value.get().min(mac_limit),
+        caches: Caches {
+            exact_entries: keys.exact_entries?.value.get().next_power_of_two(),
+            megaflow_entries: keys.megaflow_entries?.value.get(),
+            megaflow_masks: keys.megaflow_masks?.value.get(),
+        },
+    })
+}
+
+/// Values that may be there once, each with the place that has it.
+struct Unique<T>(BTreeMap<T, (String, usize)>);
+
+impl<T> Default for Unique<T> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<T: Ord> Unique<T> {
+    /// Books an error if the value is taken.
+    fn claim(&mut self, value: T, shown: impl Display, place: &Place, reader: &mut Reader<'_>) {
+        let line = reader.line(place);
+        if let Some((path, line)) = self.0.get(&value) {
+            let what = format!("`{shown}` is taken by {path} in line {line}");
+            reader.error(place, what, Some("a value of its own".to_owned()));
+        } else {
+            self.0.insert(value, (place.path.clone(), line));
+        }
+    }
+}
+
+/// The names that others may refer to.
+struct Names<T> {
+    what: &'static str,
+    known: BTreeSet<T>,
+    /// A name couldn't be read: references may mean that one.
+    some_unread: bool,
+}
+
+impl<T: Ord + Clone + AsRef<str> + Display> Names<T> {
+    fn of<'a>(
+        names: impl Iterator<Item = &'a Option<At<T>>>,
+        what: &'static str,
+        reader: &mut Reader<'_>,
+    ) -> Self
+    where
+        T: 'a,
+    {
+        let mut this = Self { what, known: BTreeSet::new(), some_unread: false };
+        let mut unique = Unique::default();
+        for name in names {
+            match name {
+                Some(at) => {
+                    unique.claim(at.value.clone(), &at.value, &at.place, reader);
+                    this.known.insert(at.value.clone());
+                }
+                None => this.some_unread = true,
+            }
+        }
+        this
+    }
+
+    /// Books an error if there is no such name.
+    fn require(&self, name: &At<T>, reader: &mut Reader<'_>) {
+        if self.known.contains(&name.value) || self.some_unread {
+            return;
+        }
+        let words: Vec<&str> = self.known.iter().map(AsRef::as_ref).collect();
+        let (what, allowed) = if words.is_empty() {
+            (
+                format!("there is no {} in this file", self.what),
+                format!("add a [[{}]] with this name", self.what),
+            )
+        } else {
+            let unknown = unknown_word(self.what, name.value.as_ref(), &words);
+            (unknown.what, unknown.allowed)
+        };
+        reader.missing(&name.place, what, Some(allowed));
+    }
+}
+
+struct Checker<'a, 'r, 't> {
+    context: &'a Context,
+    sockets: Unique<SocketPath>,
+    reader: &'r mut Reader<'t>,
+}
+
+impl Checker<'_, '_, '_> {
+    fn base(&self) -> Option<&Path> {
+        self.context.base.as_deref()
+    }
+
+    fn cores(&mut self, cores: &At<List<At<CpuId>>>) -> Option<Vec<CpuId>> {
+        if cores.value.items.is_empty() && cores.value.complete {
+            self.reader.error(&cores.place, "no core is listed", Some("at least one".to_owned()));
+        }
+        let mut unique = Unique::default();
+        for core in &cores.value.items {
+            unique.claim(core.value, core.value, &core.place, self.reader);
+            if let Some(cpus) = self.context.cpus.as_ref().filter(|cpus| !cpus.contains(core.value)) {
+                let what = format!("this machine has no processor {}", core.value);
+                self.reader.error(&core.place, what, Some(cpus.to_string()));
+            }
+        }
+        cores.value.complete.then(|| cores.value.items.iter().map(|core| core.value).collect())
+    }
+
+    fn control(&mut self, keys: ControlKeys) -> Option<Control> {
+        let socket = self.socket(&keys.socket?);
+        let public = keys.prometheus_public?.value;
+        if let Some(at) = keys.prometheus.as_ref().filter(|at| !at.value.0.ip().is_loopback() && !public) {
+            self.reader.error(
+                &at.place,
+                format!("other machines reach {}", at.value.0),
+                Some(
+                    "a loopback address such as \"127.0.0.1:9090\", or `prometheus_public = true`".to_owned(),
+                ),
+            );
+        }
+        let prometheus = keys.prometheus.map(|at| at.value.0);
+        Some(Control { socket: socket?, mode: keys.mode?.value, prometheus })
+    }
+
+    /// A socket that the switch itself makes or connects to.
+    fn socket(&mut self, path: &At<String>) -> Option<SocketPath> {
+        let socket = self.socket_unclaimed(path)?;
+        self.sockets.claim(socket.clone(), &socket, &path.place, self.reader);
+        Some(socket)
+    }
+
+    fn socket_unclaimed(&mut self, path: &At<String>) -> Option<SocketPath> {
+        let socket = socket_path(&path.value, self.base());
+        socket.map_err(|invalid| self.reader.invalid(&path.place, invalid)).ok()
+    }
+
+    fn file(&mut self, path: &At<String>) -> Option<PathBuf> {
+        if path.value.is_empty() || path.value.contains('\0') {
+            self.reader.error(&path.place, "this is no file's path", None);
+            return None;
+        }
+        Some(file_path(&path.value, self.base()))
+    }
+
+    /// Books each of these keys as one that belongs to something else.
+    fn misplaced(&mut self, keys: &[(Option<&Place>, &str, &[&str])], chosen: &str, choice: &str) {
+        for (place, key, owners) in keys {
+            if let Some(place) = place.filter(|_| !owners.contains(&chosen)) {
+                let what = format!("`{key}` has no meaning with {choice} = \"{chosen}\"");
+                self.reader.error(place, what, Some(format!("{choice} = {}", quoted(owners))));
+            }
+        }
+    }
+
+    fn ports(
+        &mut self,
+        keys: Vec<PortKeys>,
+        bridges: &Names<BridgeName>,
+        cores: Option<&[CpuId]>,
+    ) -> Vec<Port> {
+        if let Some(excess) = keys.get(PORTS_MAX) {
+            let what = format!("{} ports are too many", keys.len());
+            self.reader.error(&excess.place, what, Some(format!("at most {PORTS_MAX}")));
+        }
+        let mut numbers = self.numbers(&keys).into_iter();
+        let mut devices = Unique::default();
+        let mut captures = Unique::default();
+        let ports = keys.into_iter().filter_map(|keys| {
+            let number = numbers.next().expect("one for each port");
+            if let Some(bridge) = &keys.bridge {
+                bridges.require(bridge, self.reader);
+            }
+            let vlan = self.vlan(&keys);
+            let placement = self.placement(&keys, cores);
+            let driver = self.driver(&keys);
+            match (&driver, &keys.device, &keys.write) {
+                (Some(Driver::Tap(tap)), device, _) => {
+                    let place = device.as_ref().map_or(&keys.place, |at| &at.place);
+                    devices.claim((tap.netns.clone(), tap.device.clone()), &tap.device, place, self.reader);
+                }
+                (Some(Driver::Pcap(Pcap { write: Some(path), .. })), _, Some(at)) => {
+                    captures.claim(path.clone(), path.display(), &at.place, self.reader);
+                }
+                _ => {}
+            }
+            Some(Port {
+                name: keys.name?.value,
+                number,
+                bridge: keys.bridge?.value,
+                vlan: vlan?,
+                mtu: keys.mtu?.value,
+                queues: keys.queues?.value,
+                placement: placement?,
+                driver: driver?,
+            })
+        });
+        ports.collect()
+    }
+
+    /// A number for each port: its own, the one it had, or the first free one.
+    fn numbers(&mut self, keys: &[PortKeys]) -> Vec<PortNumber> {
+        let mut unique = Unique::default();
+        let mut taken = BTreeSet::new();
+        for at in keys.iter().filter_map(|keys| keys.number.as_ref()) {
+            unique.claim(at.value, at.value, &at.place, self.reader);
+            taken.insert(at.value);
+        }
+        let mut numbers: Vec<Option<PortNumber>> = Vec::new();
+        for keys in keys {
+            let own = keys.number.as_ref().map(|at| at.value);
+            let had = || self.context.numbers.get(&keys.name.as_ref()?.value).copied();
+            numbers.push(own.or_else(|| had().filter(|number| taken.insert(*number))));
+        }
+        // A number that a removed port had is free, but one that a listed port keeps is not.
+        let mut free = (1..).map_while(PortNumber::new).filter(|number| !taken.contains(number));
+        let last = PortNumber::new(*PortNumber::RANGE.end()).expect("in range");
+        // Past the last number the file has too many ports, which is booked already.
+        numbers.into_iter().map(|number| number.or_else(|| free.next()).unwrap_or(last)).collect()
+    }
+
+    fn vlan(&mut self, keys: &PortKeys) -> Option<VlanMode> {
+        let mode = keys.vlan_mode.as_ref().map(|at| at.value);
+        let mode =
+            mode.unwrap_or(if keys.tag.is_some() { VlanModeKind::Access } else { VlanModeKind::Trunk });
+        let place = keys.vlan_mode.as_ref().map_or(&keys.place, |at| &at.place);
+        let tag = keys.tag.as_ref().map(|at| at.value);
+        if mode != VlanModeKind::Trunk && tag.is_none() {
+            let what = format!("vlan_mode = \"{mode}\" needs a `tag`");
+            self.reader.missing(place, what, Some("tag = 0 to 4094".to_owned()));
+        }
+        let needs_tag: &[&str] = &["access", "native-tagged", "native-untagged"];
+        let needs_trunks: &[&str] = &["trunk", "native-tagged", "native-untagged"];
+        self.misplaced(
+            &[
+                (keys.tag.as_ref().map(|at| &at.place), "tag", needs_tag),
+                (keys.trunks.as_ref().map(|at| &at.place), "trunks", needs_trunks),
+            ],
+            mode.word(),
+            "vlan_mode",
+        );
+        let trunks = match &keys.trunks {
+            None => VlanSet::All,
+            Some(at) if at.value.items.is_empty() && at.value.complete => {
+                let allowed = "at least one VLAN, or no `trunks` at all for all VLANs";
+                self.reader.error(&at.place, "no VLAN is listed", Some(allowed.to_owned()));
+                VlanSet::All
+            }
+            Some(at) => VlanSet::Some(
+                at.value.items.iter().flat_map(|range| range.0.clone()).filter_map(VlanId::new).collect(),
+            ),
+        };
+        Some(match mode {
+            VlanModeKind::Access => VlanMode::Access { tag: tag? },
+            VlanModeKind::Trunk => VlanMode::Trunk { trunks },
+            VlanModeKind::NativeTagged => VlanMode::NativeTagged { tag: tag?, trunks },
+            VlanModeKind::NativeUntagged => VlanMode::NativeUntagged { tag: tag?, trunks },
+        })
+    }
+
+    fn placement(&mut self, keys: &PortKeys, cores: Option<&[CpuId]>) -> Option<Placement> {
+        let Some(at) = &keys.workers else { return Some(Placement::Even) };
+        if at.value.items.is_empty() && at.value.complete {
+            let allowed = "at least one core, or no `workers` at all for an even spread";
+            self.reader.error(&at.place, "no core is listed", Some(allowed.to_owned()));
+            return None;
+        }
+        let queues = usize::from(keys.queues.as_ref()?.value.get());
+        if at.value.items.len() > queues {
+            let what = format!("{} cores for {queues} queue pairs", at.value.items.len());
+            self.reader.error(&at.place, what, Some(format!("at most {queues}, or more `queues`")));
+        }
+        let mut unique = Unique::default();
+        for core in &at.value.items {
+            unique.claim(core.value, core.value, &core.place, self.reader);
+            if let Some(cores) = cores.filter(|cores| !cores.contains(&core.value)) {
+                let listed: Vec<_> = cores.iter().map(CpuId::to_string).collect();
+                let what = format!("core {} has no worker", core.value);
+                self.reader.error(
+                    &core.place,
+                    what,
+                    Some(format!("one of workers.cores: {}", listed.join(", "))),
+                );
+            }
+        }
+        Some(Placement::Cores(at.value.items.iter().map(|core| core.value).collect()))
+    }
+
+    fn driver(&mut self, keys: &PortKeys) -> Option<Driver> {
+        fn place<T>(at: &Option<At<T>>) -> Option<&Place> {
+            at.as_ref().map(|at| &at.place)
+        }
+        let kind = keys.driver.as_ref()?.value;
+        self.misplaced(
+            &[
+                (place(&keys.socket), "socket", &["vhost-user"]),
+                (place(&keys.mode), "mode", &["vhost-user"]),
+                (place(&keys.features_off), "features_off", &["vhost-user"]),
+                (place(&keys.device), "device", &["tap"]),
+                (place(&keys.netns), "netns", &["tap"]),
+                (place(&keys.persistent), "persistent", &["tap"]),
+                (place(&keys.read), "read", &["pcap"]),
+                (place(&keys.write), "write", &["pcap"]),
+                (place(&keys.rate), "rate", &["pcap"]),
+                (place(&keys.repeat), "repeat", &["pcap"]),
+            ],
+            kind.word(),
+            "driver",
+        );
+        match kind {
+            DriverKind::VhostUser => self.vhost_user(keys).map(Driver::VhostUser),
+            DriverKind::Tap => self.tap(keys).map(Driver::Tap),
+            DriverKind::Pcap => self.pcap(keys).map(Driver::Pcap),
+            DriverKind::Null => Some(Driver::Null),
+            DriverKind::Loop => Some(Driver::Loop),
+        }
+    }
+
+    fn vhost_user(&mut self, keys: &PortKeys) -> Option<VhostUser> {
+        let features_off: BTreeSet<Feature> =
+            keys.features_off.iter().flat_map(|at| at.value.items.iter().copied()).collect();
+        if let (Some(off), Some(queues)) = (&keys.features_off, &keys.queues)
+            && queues.value.get() > 1
+            && features_off.contains(&Feature::Mq)
+        {
+            let what = format!("{} queue pairs need the feature `mq`", queues.value);
+            self.reader.error(&off.place, what, Some("queues = 1, or `mq` offered".to_owned()));
+        }
+        let Some(socket) = &keys.socket else {
+            self.reader.missing(
+                &keys.place,
+                "driver = \"vhost-user\" needs the key `socket`",
+                Some("the path of a Unix socket".to_owned()),
+            );
+            return None;
+        };
+        let mode = keys.mode.as_ref().map_or(SocketMode::Server, |at| at.value);
+        Some(VhostUser { socket: self.socket(socket)?, mode, features_off })
+    }
+
+    fn tap(&mut self, keys: &PortKeys) -> Option<Tap> {
+        let device = match (&keys.device, &keys.name) {
+            (Some(device), _) => device.value.clone(),
+            (None, None) => return None,
+            (None, Some(name)) => match name.value.as_str().parse() {
+                Ok(device) => device,
+                Err(_) => {
+                    let what = format!("`{}` is too long for a network interface", name.value);
+                    self.reader.error(&name.place, what, Some(format!("give a `device`: {}", IfName::RULE)));
+                    return None;
+                }
+            },
+        };
+        Some(Tap {
+            device,
+            netns: keys.netns.as_ref().map(|at| at.value.clone()),
+            persistent: keys.persistent.as_ref().is_some_and(|at| at.value),
+        })
+    }
+
+    fn pcap(&mut self, keys: &PortKeys) -> Option<Pcap> {
+        if let Some(queues) = keys.queues.as_ref().filter(|at| at.value != crate::QueuePairs::ONE) {
+            let what = format!("a capture has one queue pair, not {}", queues.value);
+            self.reader.error(&queues.place, what, Some("1".to_owned()));
+        }
+        if keys.read.is_none() && keys.write.is_none() {
+            let allowed = "`read`, `write` or both".to_owned();
+            self.reader.missing(&keys.place, "driver = \"pcap\" needs a capture file", Some(allowed));
+        }
+        if keys.read.is_none() {
+            for (place, key) in [
+                (keys.rate.as_ref().map(|at| &at.place), "rate"),
+                (keys.repeat.as_ref().map(|at| &at.place), "repeat"),
+            ] {
+                if let Some(place) = place {
+                    let what = format!("`{key}` has no meaning without `read`");
+                    self.reader.error(place, what, None);
+                }
+            }
+        }
+        let read = match &keys.read {
+            Some(at) => Some(self.file(at)?),
+            None => None,
+        };
+        let write = match &keys.write {
+            Some(at) => Some(self.file(at)?),
+            None => None,
+        };
+        if let Some(at) = keys.write.as_ref().filter(|_| read.is_some() && read == write) {
+            self.reader.error(
+                &at.place,
+                "this is the file that is replayed",
+                Some("another file".to_owned()),
+            );
+        }
+        let replay = read.map(|file| Replay {
+            file,
+            pace: keys.rate.as_ref().map_or(Pace::Timestamps, |at| at.value),
+            loops: keys.repeat.as_ref().map_or(Loops::Times(std::num::NonZeroU64::MIN), |at| at.value),
+        });
+        Some(Pcap { replay, write })
+    }
+
+    fn flow(
+        &mut self,
+        keys: FlowKeys,
+        bridges: &Names<BridgeName>,
+        port_names: &Names<PortName>,
+        ports: &[Port],
+    ) -> Option<Flow> {
+        if let Some(bridge) = &keys.bridge {
+            bridges.require(bridge, self.reader);
+        }
+        let flow = keys.flow?;
+        // With a port missing from the list, a right name would be reported as unknown.
+        if !port_names.some_unread
+            && ports.len() == port_names.known.len()
+            && let Err(what) = crate::flows::check(&flow.value, ports)
+        {
+            self.reader.error(&flow.place, what, None);
+        }
+        Some(Flow { bridge: keys.bridge?.value, text: flow.value })
+    }
+
+    fn guests(&mut self, keys: Vec<GuestKeys>, names: &Names<PortName>, ports: &[Port]) -> Vec<Guest> {
+        Names::of(keys.iter().map(|keys| &keys.name), "guest", self.reader);
+        let mut sockets = Unique::default();
+        let mut macs = Unique::default();
+        let mut addresses = Unique::default();
+        let guests = keys.into_iter().enumerate().filter_map(|(index, keys)| {
+            let attachment = self.attachment(&keys, names, ports);
+            if let (Some((socket, _)), Some(place)) = (
+                &attachment,
+                keys.port.as_ref().map(|at| &at.place).or(keys.socket.as_ref().map(|at| &at.place)),
+            ) {
+                sockets.claim(socket.clone(), socket, place, self.reader);
+            }
+            if let Some(at) = &keys.mac {
+                macs.claim(at.value, at.value, &at.place, self.reader);
+            }
+            if let Some(at) = &keys.address {
+                addresses.claim(at.value.addr, at.value.addr, &at.place, self.reader);
+            }
+            let role = self.role(&keys);
+            let (socket, mode) = attachment?;
+            Some(Guest {
+                name: keys.name?.value,
+                socket,
+                mode,
+                mac: keys.mac.map_or_else(|| generated_mac(index), |at| at.value),
+                packed: keys.packed?.value,
+                queues: keys.queues?.value,
+                mtu: keys.mtu?.value,
+                role: role?,
+            })
+        });
+        guests.collect()
+    }
+
+    fn attachment(
+        &mut self,
+        keys: &GuestKeys,
+        names: &Names<PortName>,
+        ports: &[Port],
+    ) -> Option<(SocketPath, SocketMode)> {
+        let either = || Some("the name of a vhost-user port as `port`, or a path as `socket`".to_owned());
+        match (&keys.port, &keys.socket) {
+            (None, None) => {
+                self.reader.missing(&keys.place, "the guest is attached to nothing", either());
+                None
+            }
+            (Some(_), Some(socket)) => {
+                self.reader.error(&socket.place, "the guest has a `port` already", either());
+                None
+            }
+            (None, Some(socket)) => {
+                let mode = keys.mode.as_ref().map_or(SocketMode::Client, |at| at.value);
+                Some((self.socket_unclaimed(socket)?, mode))
+            }
+            (Some(name), None) => {
+                if let Some(mode) = &keys.mode {
+                    let what = "`mode` follows from the port's";
+                    self.reader.error(&mode.place, what, Some("`mode` with `socket` only".to_owned()));
+                }
+                names.require(name, self.reader);
+                let port = ports.iter().find(|port| port.name == name.value)?;
+                let Driver::VhostUser(vhost) = &port.driver else {
+                    let what = format!("port `{}` has driver = \"{}\"", port.name, port.driver.word());
+                    self.reader.error(
+                        &name.place,
+                        what,
+                        Some("a port with driver = \"vhost-user\"".to_owned()),
+                    );
+                    return None;
+                };
+                let mode = match vhost.mode {
+                    SocketMode::Server => SocketMode::Client,
+                    SocketMode::Client => SocketMode::Server,
+                };
+                Some((vhost.socket.clone(), mode))
+            }
+        }
+    }
+
+    fn role(&mut self, keys: &GuestKeys) -> Option<Role> {
+        fn place<T>(at: &Option<At<T>>) -> Option<&Place> {
+            at.as_ref().map(|at| &at.place)
+        }
+        let kind = keys.role.as_ref()?.value;
+        self.misplaced(
+            &[
+                (place(&keys.address), "address", &["host"]),
+                (place(&keys.ping), "ping", &["host"]),
+                (place(&keys.ping_interval_ms), "ping_interval_ms", &["host"]),
+                (place(&keys.stream_to), "stream_to", &["host"]),
+                (place(&keys.to), "to", &["generate"]),
+                (place(&keys.rate), "rate", &["generate"]),
+                (place(&keys.size), "size", &["generate"]),
+                (place(&keys.flows), "flows", &["generate"]),
+            ],
+            kind.word(),
+            "role",
+        );
+        match kind {
+            RoleKind::Host => self.host(keys).map(Role::Host),
+            RoleKind::Reflect => Some(Role::Reflect),
+            RoleKind::Sink => Some(Role::Sink),
+            RoleKind::Generate => self.generate(keys).map(Role::Generate),
+        }
+    }
+
+    fn host(&mut self, keys: &GuestKeys) -> Option<HostRole> {
+        let Some(address) = &keys.address else {
+            self.reader.missing(
+                &keys.place,
+                "role = \"host\" needs the key `address`",
+                Some(crate::HostAddr::RULE.to_owned()),
+            );
+            return None;
+        };
+        for at in [&keys.ping, &keys.stream_to].into_iter().flatten() {
+            if at.value.0.is_ipv4() != address.value.addr.is_ipv4() {
+                let what = format!("`{}` can't be reached from `{}`", at.value.0, address.value);
+                self.reader.error(&at.place, what, Some("an address of the same family".to_owned()));
+            }
+        }
+        if let Some(at) = keys.ping_interval_ms.as_ref().filter(|_| keys.ping.is_none()) {
+            self.reader.error(&at.place, "`ping_interval_ms` has no meaning without `ping`", None);
+        }
+        let interval = keys.ping_interval_ms.as_ref().map_or(Millis::PING, |at| at.value);
+        let interval = Duration::from_millis(interval.get().into());
+        Some(HostRole {
+            address: address.value,
+            ping: keys.ping.as_ref().map(|at| (at.value.0, interval)),
+            stream_to: keys.stream_to.as_ref().map(|at| at.value.0),
+        })
+    }
+
+    fn generate(&mut self, keys: &GuestKeys) -> Option<GenerateRole> {
+        let size = keys.size.as_ref().map_or(FrameSize::SMALLEST, |at| at.value);
+        let longest = keys.mtu.as_ref()?.value.get() + 14;
+        if let Some(at) = keys.size.as_ref().filter(|at| at.value.get() > longest) {
+            let what = format!("a frame of {} bytes doesn't fit the guest's MTU", at.value);
+            self.reader.error(&at.place, what, Some(format!("60 to {longest}, or a larger `mtu`")));
+        }
+        Some(GenerateRole {
+            to: keys.to.as_ref().map(|at| at.value),
+            rate: keys.rate.as_ref().map_or(Rate::DEFAULT, |at| at.value),
+            size,
+            flows: keys.flows.as_ref().map_or(Flows::ONE, |at| at.value),
+        })
+    }
+}
+
+/// The address of the guest at this place in the file: locally administered, then "RW".
+fn generated_mac(index: usize) -> MacAddr {
+    let [.., high, low] = (index as u32 + 1).to_be_bytes();
+    MacAddr::new([0x02, 0x52, 0x57, 0x00, high, low]).expect("a unicast address")
+}

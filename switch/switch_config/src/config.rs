@@ -1,0 +1,493 @@
+//! What a checked file says, typed: values that contradict each other can't be written.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::read::words;
+use crate::types::{
+    BridgeName, CpuId, FileMode, GuestName, HostAddr, IfName, MacAddr, Mtu, NetnsName, PortName, PortNumber,
+    QueuePairs, SocketPath, VlanId,
+};
+
+/// A whole configuration, checked: names are unique, every reference leads somewhere, numbers are in range.
+///
+/// Made by [`crate::parse`] or [`crate::load`]. [`crate::print`] writes it as a file that parses to the same.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// `[workers]`
+    pub workers: Workers,
+    /// `[memory]`
+    pub memory: Memory,
+    /// `[control]`
+    pub control: Control,
+    /// `[[bridge]]`, in the order of the file.
+    pub bridges: Vec<Bridge>,
+    /// `[[port]]`, in the order of the file.
+    pub ports: Vec<Port>,
+    /// `[[flow]]`, in the order of the file.
+    pub flows: Vec<Flow>,
+    /// `[[guest]]`, in the order of the file.
+    pub guests: Vec<Guest>,
+}
+
+impl Config {
+    /// The bridge of this name.
+    pub fn bridge(&self, name: &BridgeName) -> Option<&Bridge> {
+        self.bridges.iter().find(|bridge| bridge.name == *name)
+    }
+
+    /// The port of this name.
+    pub fn port(&self, name: &PortName) -> Option<&Port> {
+        self.ports.iter().find(|port| port.name == *name)
+    }
+
+    /// The ports of a bridge, in the order of the file.
+    pub fn ports_of<'a>(&'a self, bridge: &'a BridgeName) -> impl Iterator<Item = &'a Port> {
+        self.ports.iter().filter(move |port| port.bridge == *bridge)
+    }
+}
+
+/// The poll loops.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Workers {
+    /// One worker is pinned to each; at least one, no duplicates.
+    pub cores: Vec<CpuId>,
+    /// What a worker does without traffic.
+    pub idle: Idle,
+}
+
+/// What a worker does when its queues have nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// Polls on: the shortest latency, a core at 100 %.
+    Poll,
+    /// Sleeps until a queue notifies.
+    Sleep {
+        /// Polls this long without finding anything before it sleeps.
+        spin: Duration,
+        /// The longest sleep while it has a queue that can't notify (a replayed capture, say).
+        max: Duration,
+    },
+}
+
+/// Memory of the switch itself; guests bring their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Whether pools lie in huge pages.
+    pub huge_pages: HugePages,
+    /// Buffers in each worker's pool.
+    pub pool_buffers: u32,
+    /// Bytes in a buffer, a multiple of 64.
+    pub buffer_bytes: u32,
+}
+
+words! {
+    /// Whether memory is to come from huge pages.
+    pub enum HugePages {
+        /// When the kernel has some to give.
+        Auto = "auto",
+        /// Or the switch doesn't start.
+        Require = "require",
+        /// Not even if there are.
+        Off = "off",
+    }
+
+    /// Which side of a vhost-user socket listens.
+    pub enum SocketMode {
+        /// The port listens, the guest connects.
+        Server = "server",
+        /// The guest listens, the port connects (and reconnects).
+        Client = "client",
+    }
+
+    /// An offer of a vhost-user port that can be withheld. Names as QEMU's virtio-net properties.
+    pub enum Feature {
+        /// Frames of the guest may need a checksum completed.
+        Csum = "csum",
+        /// Frames to the guest may.
+        GuestCsum = "guest_csum",
+        /// TCP/IPv4 frames of the guest may exceed the MTU.
+        HostTso4 = "host_tso4",
+        /// TCP/IPv6 frames of the guest may exceed the MTU.
+        HostTso6 = "host_tso6",
+        /// Those may carry ECN's congestion-window-reduced flag.
+        HostEcn = "host_ecn",
+        /// TCP/IPv4 frames to the guest may exceed the MTU.
+        GuestTso4 = "guest_tso4",
+        /// TCP/IPv6 frames to the guest may exceed the MTU.
+        GuestTso6 = "guest_tso6",
+        /// Those may carry ECN's congestion-window-reduced flag.
+        GuestEcn = "guest_ecn",
+        /// A frame to the guest may span several of its buffers.
+        MrgRxbuf = "mrg_rxbuf",
+        /// Link state is told to the guest.
+        Status = "status",
+        /// More than one queue pair.
+        Mq = "mq",
+        /// The guest can be asked to announce itself.
+        GuestAnnounce = "guest_announce",
+        /// The port's MTU is told to the guest.
+        HostMtu = "host_mtu",
+        /// Chains may lie in a table of their own.
+        IndirectDesc = "indirect_desc",
+        /// Notifications are asked for by ring index.
+        EventIdx = "event_idx",
+        /// Buffers are used in the order they were made available.
+        InOrder = "in_order",
+        /// The packed ring layout.
+        Packed = "packed",
+    }
+}
+
+/// The control socket and the metrics endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Control {
+    /// Where `ringway show` and the others reach the switch.
+    pub socket: SocketPath,
+    /// Permissions of the socket. The peer's user must be the switch's or root all the same.
+    pub mode: FileMode,
+    /// Where `GET /metrics` is answered; a loopback address unless the file says `prometheus_public = true`.
+    pub prometheus: Option<SocketAddr>,
+}
+
+/// A bridge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bridge {
+    /// Its name, unique.
+    pub name: BridgeName,
+    /// A learned address is forgotten after this long without a frame from it.
+    pub mac_ageing: Duration,
+    /// Addresses it learns at most.
+    pub mac_limit: u32,
+    /// Addresses learned on one port at most.
+    pub mac_limit_per_port: u32,
+    /// Sizes of its caches.
+    pub caches: Caches,
+}
+
+/// Sizes of the caches that each worker keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caches {
+    /// Entries of the exact-match cache, a power of two.
+    pub exact_entries: u32,
+    /// Megaflows at most.
+    pub megaflow_entries: u32,
+    /// Different masks among them at most: this bounds what a look-up costs.
+    pub megaflow_masks: u32,
+}
+
+/// A port of a bridge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Its name, unique in the file.
+    pub name: PortName,
+    /// Its number in flow strings, unique in the file.
+    pub number: PortNumber,
+    /// The bridge it belongs to.
+    pub bridge: BridgeName,
+    /// VLANs for the action `NORMAL`.
+    pub vlan: VlanMode,
+    /// The longest IP packet it takes.
+    pub mtu: Mtu,
+    /// Queue pairs it has (offers, for vhost-user).
+    pub queues: QueuePairs,
+    /// Which workers receive from its queues.
+    pub placement: Placement,
+    /// What moves its frames.
+    pub driver: Driver,
+}
+
+/// Which workers receive from a port's queues.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// Spread over all workers, each queue to the one with the fewest.
+    Even,
+    /// Queue `n` on the worker of core `cores[n % cores.len()]`; never empty, all of them workers' cores.
+    Cores(Vec<CpuId>),
+}
+
+/// How a port takes part in VLANs, as OVS's `vlan_mode`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VlanMode {
+    /// Carries frames of one VLAN, untagged.
+    Access {
+        /// The VLAN.
+        tag: VlanId,
+    },
+    /// Carries frames of these VLANs tagged (and of VLAN 0 untagged).
+    Trunk {
+        /// The VLANs.
+        trunks: VlanSet,
+    },
+    /// A trunk; untagged frames that come in belong to `tag`, whose frames go out tagged.
+    NativeTagged {
+        /// The VLAN of untagged frames.
+        tag: VlanId,
+        /// The VLANs beside it.
+        trunks: VlanSet,
+    },
+    /// A trunk; untagged frames that come in belong to `tag`, whose frames go out untagged.
+    NativeUntagged {
+        /// The VLAN of untagged frames.
+        tag: VlanId,
+        /// The VLANs beside it.
+        trunks: VlanSet,
+    },
+}
+
+/// A set of VLANs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VlanSet {
+    /// Each there is, and untagged frames.
+    All,
+    /// These (0: untagged frames); never empty.
+    Some(BTreeSet<VlanId>),
+}
+
+impl VlanSet {
+    /// Whether the VLAN is one of them.
+    pub fn contains(&self, vlan: VlanId) -> bool {
+        match self {
+            VlanSet::All => true,
+            VlanSet::Some(set) => set.contains(&vlan),
+        }
+    }
+}
+
+/// What moves a port's frames.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Driver {
+    /// A guest's virtio rings.
+    VhostUser(VhostUser),
+    /// A kernel network interface.
+    Tap(Tap),
+    /// Capture files.
+    Pcap(Pcap),
+    /// Receives nothing, takes everything.
+    Null,
+    /// Receives what is sent to it.
+    Loop,
+}
+
+impl Driver {
+    /// The word for it in the file.
+    pub fn word(&self) -> &'static str {
+        self.kind().word()
+    }
+
+    /// Which driver it is, without its settings.
+    pub fn kind(&self) -> DriverKind {
+        match self {
+            Driver::VhostUser(_) => DriverKind::VhostUser,
+            Driver::Tap(_) => DriverKind::Tap,
+            Driver::Pcap(_) => DriverKind::Pcap,
+            Driver::Null => DriverKind::Null,
+            Driver::Loop => DriverKind::Loop,
+        }
+    }
+}
+
+words! {
+    /// What moves a port's frames.
+    pub enum DriverKind {
+        /// A guest's virtio rings.
+        VhostUser = "vhost-user",
+        /// A kernel network interface.
+        Tap = "tap",
+        /// Capture files: replays one, writes one, or both.
+        Pcap = "pcap",
+        /// Receives nothing, takes everything.
+        Null = "null",
+        /// Receives what is sent to it.
+        Loop = "loop",
+    }
+}
+
+/// A vhost-user port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VhostUser {
+    /// The socket, unique in the file.
+    pub socket: SocketPath,
+    /// Which side listens.
+    pub mode: SocketMode,
+    /// Features that are not offered.
+    pub features_off: BTreeSet<Feature>,
+}
+
+/// A TAP port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tap {
+    /// The kernel's name for it, unique in its namespace.
+    pub device: IfName,
+    /// The network namespace it is in; the switch's own if `None`.
+    pub netns: Option<NetnsName>,
+    /// Whether the interface stays when the switch ends.
+    pub persistent: bool,
+}
+
+/// A port made of capture files; it replays, writes, or both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pcap {
+    /// What it receives.
+    pub replay: Option<Replay>,
+    /// Where what is sent to it is written, as pcapng.
+    pub write: Option<PathBuf>,
+}
+
+/// The replay of a capture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replay {
+    /// The capture, pcap or pcapng.
+    pub file: PathBuf,
+    /// How fast.
+    pub pace: Pace,
+    /// How often.
+    pub loops: Loops,
+}
+
+/// How fast a capture is replayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// As its timestamps say.
+    Timestamps,
+    /// So many frames a second.
+    Pps(NonZeroU64),
+    /// As fast as it goes.
+    Max,
+}
+
+/// How often a capture is replayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loops {
+    /// So many times.
+    Times(NonZeroU64),
+    /// Until the switch ends.
+    Forever,
+}
+
+/// A rule of a bridge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// The bridge.
+    pub bridge: BridgeName,
+    /// The rule as written, known to be right: `flow_text` reads it with this file's port names.
+    pub text: String,
+}
+
+/// A guest that Ringway plays, the driver side of a vhost-user socket: for demos and tests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guest {
+    /// Its name, unique.
+    pub name: GuestName,
+    /// The socket it uses.
+    pub socket: SocketPath,
+    /// Which side listens: the guest's own mode, the opposite of the port's.
+    pub mode: SocketMode,
+    /// Its Ethernet address.
+    pub mac: MacAddr,
+    /// Whether it asks for packed rings.
+    pub packed: bool,
+    /// Queue pairs it asks for.
+    pub queues: QueuePairs,
+    /// Its MTU.
+    pub mtu: Mtu,
+    /// What it does.
+    pub role: Role,
+}
+
+words! {
+    /// What a guest does.
+    pub enum RoleKind {
+        /// A host with an IP address: answers ARP, ND and ping, can ping and send a TCP stream.
+        Host = "host",
+        /// Sends every frame back with its Ethernet addresses swapped.
+        Reflect = "reflect",
+        /// Sends numbered, time-stamped UDP frames.
+        Generate = "generate",
+        /// Receives those, counts loss and latency.
+        Sink = "sink",
+    }
+}
+
+/// What a guest does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A host with an IP address.
+    Host(HostRole),
+    /// Sends every frame back with its Ethernet addresses swapped.
+    Reflect,
+    /// Sends numbered, time-stamped UDP frames.
+    Generate(GenerateRole),
+    /// Receives those, counts loss and latency.
+    Sink,
+}
+
+impl Role {
+    /// Which role it is, without its settings.
+    pub fn kind(&self) -> RoleKind {
+        match self {
+            Role::Host(_) => RoleKind::Host,
+            Role::Reflect => RoleKind::Reflect,
+            Role::Generate(_) => RoleKind::Generate,
+            Role::Sink => RoleKind::Sink,
+        }
+    }
+}
+
+/// A host with an IP address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostRole {
+    /// Its address and network.
+    pub address: HostAddr,
+    /// Pings this address without end, so often.
+    pub ping: Option<(IpAddr, Duration)>,
+    /// Sends a TCP stream to the host with this address, without end.
+    pub stream_to: Option<IpAddr>,
+}
+
+/// A generator of frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GenerateRole {
+    /// The Ethernet address it sends to; broadcast if `None`.
+    pub to: Option<MacAddr>,
+    /// How fast.
+    pub rate: Rate,
+    /// Bytes of a frame, without FCS.
+    pub size: FrameSize,
+    /// Different flows (UDP source ports) it sends in turn.
+    pub flows: Flows,
+}
+
+/// How fast frames are generated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rate {
+    /// So many frames a second.
+    Pps(NonZeroU64),
+    /// As fast as it goes.
+    Max,
+}
+
+crate::types::number_type! {
+    /// Bytes of a generated frame, without FCS.
+    FrameSize(u16) = 60..=9018, "frame size";
+    /// How many flows are generated.
+    Flows(u32) = 1..=65536, "number of flows";
+}
+
+impl Rate {
+    /// What a generator does unless told.
+    pub const DEFAULT: Rate = Rate::Pps(NonZeroU64::new(1000).expect("not zero"));
+}
+
+impl FrameSize {
+    /// The shortest Ethernet frame.
+    pub const SMALLEST: FrameSize = Self::new(60).expect("in range");
+}
+
+impl Flows {
+    /// A single flow.
+    pub const ONE: Flows = Self::new(1).expect("in range");
+}

@@ -1,0 +1,448 @@
+//! The keys of a file: names, types, defaults, and what they mean. The JSON schema is made from this page.
+
+use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU64;
+use std::ops::RangeInclusive;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+use crate::config::{
+    DriverKind, Feature, Flows, FrameSize, HugePages, Loops, Pace, Rate, RoleKind, SocketMode,
+};
+use crate::read::{
+    At, FromToml, List, Node, Place, Reader, from_integer, from_string, integer, section, text, words,
+};
+use crate::types::{
+    BridgeName, CpuId, FileMode, GuestName, HostAddr, IfName, Invalid, MacAddr, Mtu, NAME_RULE, NetnsName,
+    PortName, PortNumber, QueuePairs, SocketPath, VlanId, number_type, shorten,
+};
+
+/// The control socket's path when the file names none.
+pub const DEFAULT_CONTROL_SOCKET: &str = "/tmp/ringway.sock";
+
+section! {
+    /// A Ringway switch. Everything left out has a default; a bridge without flows does NORMAL (it learns and
+    /// forwards).
+    File {
+        /// The poll loops.
+        workers: WorkersKeys, optional;
+        /// Memory of the switch itself.
+        memory: MemoryKeys, optional;
+        /// The control socket and the metrics endpoint.
+        control: ControlKeys, optional;
+        /// The bridges.
+        bridge: List<BridgeKeys>, optional;
+        /// The ports.
+        port: List<PortKeys>, optional;
+        /// The rules.
+        flow: List<FlowKeys>, optional;
+        /// Guests that Ringway itself plays, for demos and tests.
+        guest: List<GuestKeys>, optional;
+    }
+
+    /// The poll loops.
+    WorkersKeys {
+        /// One worker is pinned to each of these processors. Leave other processes off them.
+        cores: List<At<CpuId>>, default(List::first_core());
+        /// What a worker does without traffic.
+        idle: IdleKind, default(IdleKind::Sleep);
+        /// Microseconds a worker polls without finding anything before it sleeps.
+        spin_us: Micros, default(Micros::SPIN);
+        /// Microseconds it sleeps at most while one of its queues can't wake it (a capture being replayed).
+        max_sleep_us: Micros, default(Micros::SLEEP);
+    }
+
+    /// Memory of the switch itself; guests bring their own.
+    MemoryKeys {
+        /// Whether buffers lie in huge pages (`sysctl vm.nr_hugepages=N` reserves some): fewer TLB misses.
+        huge_pages: HugePages, default(HugePages::Auto);
+        /// Buffers in each worker's pool, for frames that can't stay in a guest's memory: those that wait for a
+        /// TAP device, and segments made in software. Memory is used when a buffer is, not before.
+        pool_buffers: PoolBuffers, default(PoolBuffers::DEFAULT);
+        /// Bytes in a buffer, rounded up to a multiple of 64. A frame of the largest MTU fits the default.
+        buffer_bytes: BufferBytes, default(BufferBytes::DEFAULT);
+    }
+
+    /// The control socket and the metrics endpoint.
+    ControlKeys {
+        /// Where `ringway show` and the others reach the switch.
+        socket: String, default(DEFAULT_CONTROL_SOCKET.to_owned());
+        /// Permissions of the socket, in octal. Whatever they are, only root and the user that runs the switch
+        /// are answered.
+        mode: FileMode, default(FileMode::OWNER_ONLY);
+        /// Address and port where `GET /metrics` is answered in Prometheus' text format. Off when left out.
+        prometheus: Listen, optional;
+        /// Allows an address that other machines reach: metrics tell who talks how much.
+        prometheus_public: bool, default(false);
+    }
+
+    /// A bridge.
+    BridgeKeys {
+        /// Its name.
+        name: BridgeName, required;
+        /// Seconds after which a learned address is forgotten when no frame came from it.
+        mac_ageing_s: AgeingSeconds, default(AgeingSeconds::DEFAULT);
+        /// Addresses the bridge learns at most.
+        mac_limit: MacLimit, default(MacLimit::BRIDGE);
+        /// Addresses learned on one port at most, so that one guest can't use up the table.
+        mac_limit_per_port: MacLimit, default(MacLimit::PORT);
+        /// Entries of each worker's exact-match cache, rounded up to a power of two.
+        exact_entries: CacheEntries, default(CacheEntries::EXACT);
+        /// Megaflows in each worker's cache at most.
+        megaflow_entries: CacheEntries, default(CacheEntries::MEGAFLOW);
+        /// Different masks among megaflows at most. This bounds what a look-up costs, whatever is sent.
+        megaflow_masks: CacheMasks, default(CacheMasks::DEFAULT);
+    }
+
+    /// A port of a bridge. Keys that belong to one driver say so.
+    PortKeys {
+        /// Its name, in flow strings too.
+        name: PortName, required;
+        /// The bridge it belongs to.
+        bridge: BridgeName, required;
+        /// What moves its frames.
+        driver: DriverKind, required;
+        /// Its number in flow strings; ports without one get the free numbers from 1 in the order of the file.
+        number: PortNumber, optional;
+        /// How it takes part in VLANs. Left out: `access` if there is a `tag`, `trunk` otherwise.
+        vlan_mode: VlanModeKind, optional;
+        /// The VLAN of an access port, or of untagged frames for the native modes.
+        tag: VlanId, optional;
+        /// The VLANs of a trunk: numbers, or ranges such as "100-199"; 0 stands for untagged frames. All when
+        /// left out.
+        trunks: List<VlanRange>, optional;
+        /// The longest IP packet it takes, in bytes.
+        mtu: Mtu, default(Mtu::ETHERNET);
+        /// Queue pairs it has.
+        queues: QueuePairs, default(QueuePairs::ONE);
+        /// Cores (listed in `[workers]`) that receive from its queues, taken in turn. Spread evenly when left
+        /// out.
+        workers: List<At<CpuId>>, optional;
+        /// vhost-user: the socket. A relative path starts at the folder of this file.
+        socket: String, optional;
+        /// vhost-user: which side listens. "server" when left out.
+        mode: SocketMode, optional;
+        /// vhost-user: features that are not offered.
+        features_off: List<Feature>, optional;
+        /// tap: the kernel's name for the interface; the port's name when left out.
+        device: IfName, optional;
+        /// tap: the network namespace of the interface, by name.
+        netns: NetnsName, optional;
+        /// tap: whether the interface stays when the switch ends. No when left out.
+        persistent: bool, optional;
+        /// pcap: the capture (pcap or pcapng) that is replayed. A relative path starts at the folder of this file.
+        read: String, optional;
+        /// pcap: the file that takes what is sent to the port, as pcapng.
+        write: String, optional;
+        /// pcap: how fast it is replayed: "timestamps", "max" or frames per second. By timestamps when left out.
+        rate: Pace, optional;
+        /// pcap: how often it is replayed: a number or "forever". Once when left out.
+        repeat: Loops, optional;
+    }
+
+    /// A rule of a bridge.
+    FlowKeys {
+        /// The bridge.
+        bridge: BridgeName, required;
+        /// The rule as `ovs-ofctl add-flow` takes it, such as "priority=10,in_port=vm0,ip,actions=output:vm1".
+        flow: String, required;
+    }
+
+    /// A guest that Ringway itself plays: the driver side of a vhost-user port. Keys that belong to one role say so.
+    GuestKeys {
+        /// Its name.
+        name: GuestName, required;
+        /// What it does.
+        role: RoleKind, required;
+        /// The vhost-user port of this file that it attaches to. (Either this or `socket`.)
+        port: PortName, optional;
+        /// The socket it attaches to.
+        socket: String, optional;
+        /// With `socket`: which side the guest is. "client" (it connects) when left out.
+        mode: SocketMode, optional;
+        /// Its Ethernet address; made from its place in the file when left out.
+        mac: MacAddr, optional;
+        /// Whether it asks for packed rings.
+        packed: bool, default(false);
+        /// Queue pairs it asks for.
+        queues: QueuePairs, default(QueuePairs::ONE);
+        /// The longest IP packet it sends, in bytes.
+        mtu: Mtu, default(Mtu::ETHERNET);
+        /// host: its address with the length of its network's prefix, such as "10.0.0.1/24".
+        address: HostAddr, optional;
+        /// host: pings this address.
+        ping: Address, optional;
+        /// host: milliseconds from ping to ping. 100 when left out.
+        ping_interval_ms: Millis, optional;
+        /// host: sends a TCP stream to the host with this address.
+        stream_to: Address, optional;
+        /// generate: the Ethernet address it sends to. Broadcast when left out.
+        to: MacAddr, optional;
+        /// generate: frames per second, or "max". 1000 when left out.
+        rate: Rate, optional;
+        /// generate: bytes of a frame, without FCS. 60 when left out.
+        size: FrameSize, optional;
+        /// generate: different flows it sends in turn. 1 when left out.
+        flows: Flows, optional;
+    }
+}
+
+words! {
+    /// What a worker does without traffic.
+    pub enum IdleKind {
+        /// Sleeps, uses no processor, and is woken by the first frame.
+        Sleep = "sleep",
+        /// Polls on: the shortest latency, a processor at 100 %.
+        Poll = "poll",
+    }
+
+    /// How a port takes part in VLANs.
+    pub enum VlanModeKind {
+        /// Frames of one VLAN, untagged.
+        Access = "access",
+        /// Tagged frames of several VLANs.
+        Trunk = "trunk",
+        /// A trunk whose untagged frames belong to `tag`; that VLAN goes out tagged.
+        NativeTagged = "native-tagged",
+        /// A trunk whose untagged frames belong to `tag`; that VLAN goes out untagged.
+        NativeUntagged = "native-untagged",
+    }
+}
+
+number_type! {
+    /// A time in microseconds.
+    Micros(u32) = 0..=1_000_000, "time in microseconds";
+    /// A time in milliseconds.
+    Millis(u32) = 1..=3_600_000, "time in milliseconds";
+    /// Buffers in a pool.
+    PoolBuffers(u32) = 256..=4_194_304, "number of buffers";
+    /// Bytes in a buffer.
+    BufferBytes(u32) = 2048..=131_072, "number of bytes";
+    /// A time in seconds; as in OVS at least 15.
+    AgeingSeconds(u32) = 15..=86_400, "time in seconds";
+    /// Addresses learned at most.
+    MacLimit(u32) = 1..=1_048_576, "number of addresses";
+    /// Entries in a cache.
+    CacheEntries(u32) = 64..=4_194_304, "number of entries";
+    /// Masks in a cache.
+    CacheMasks(u32) = 1..=64, "number of masks";
+}
+
+impl Micros {
+    const SPIN: Micros = Self::new(50).expect("in range");
+    const SLEEP: Micros = Self::new(200).expect("in range");
+}
+
+impl Millis {
+    pub(crate) const PING: Millis = Self::new(100).expect("in range");
+}
+
+impl PoolBuffers {
+    const DEFAULT: PoolBuffers = Self::new(4096).expect("in range");
+}
+
+impl BufferBytes {
+    const DEFAULT: BufferBytes = Self::new(10_240).expect("in range");
+}
+
+impl AgeingSeconds {
+    const DEFAULT: AgeingSeconds = Self::new(300).expect("in range");
+}
+
+impl MacLimit {
+    const BRIDGE: MacLimit = Self::new(8192).expect("in range");
+    const PORT: MacLimit = Self::new(1024).expect("in range");
+}
+
+impl CacheEntries {
+    const EXACT: CacheEntries = Self::new(8192).expect("in range");
+    const MEGAFLOW: CacheEntries = Self::new(8192).expect("in range");
+}
+
+impl CacheMasks {
+    const DEFAULT: CacheMasks = Self::new(16).expect("in range");
+}
+
+impl QueuePairs {
+    /// One receive and one transmit queue.
+    pub const ONE: QueuePairs = Self::new(1).expect("in range");
+}
+
+impl List<At<CpuId>> {
+    fn first_core() -> Self {
+        let value = CpuId::new(0).expect("in range");
+        Self { items: vec![At { value, place: Place::default() }], complete: true }
+    }
+}
+
+impl serde::Serialize for List<At<CpuId>> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.items.iter().map(|core| core.value))
+    }
+}
+
+from_integer! {
+    CpuId; VlanId; PortNumber; Mtu; QueuePairs; FrameSize; Flows;
+    Micros; Millis; PoolBuffers; BufferBytes; AgeingSeconds; MacLimit; CacheEntries; CacheMasks;
+}
+
+from_string! {
+    PortName: NAME_RULE, { "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_.-]{0,62}$" };
+    BridgeName: NAME_RULE, { "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_.-]{0,62}$" };
+    GuestName: NAME_RULE, { "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_.-]{0,62}$" };
+    IfName: IfName::RULE, { "type": "string", "minLength": 1, "maxLength": 15 };
+    NetnsName: NetnsName::RULE, { "type": "string", "minLength": 1, "maxLength": 255 };
+    MacAddr: MacAddr::RULE, { "type": "string", "pattern": "^([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}$" };
+    HostAddr: HostAddr::RULE, { "type": "string", "pattern": "^[0-9A-Fa-f:.]+/[0-9]{1,3}$" };
+    FileMode: FileMode::RULE, { "type": "string", "pattern": "^[0-7]{3,4}$" };
+    Listen: Listen::RULE, { "type": "string", "pattern": "^.+:[0-9]{1,5}$" };
+    Address: Address::RULE, { "type": "string", "pattern": "^[0-9A-Fa-f:.]+$" };
+}
+
+/// An IP address and TCP port to listen on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Listen(pub SocketAddr);
+
+impl Listen {
+    const RULE: &str = "an IP address and port, such as \"127.0.0.1:9090\" or \"[::1]:9090\"";
+}
+
+impl std::str::FromStr for Listen {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let what = || Invalid::new(format!("`{}` is no address and port", shorten(text)), Self::RULE);
+        text.parse().map(Self).map_err(|_| what())
+    }
+}
+
+/// An IP address.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Address(pub IpAddr);
+
+impl Address {
+    const RULE: &str = "an IP address, such as \"10.0.0.2\"";
+}
+
+impl std::str::FromStr for Address {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let what = || Invalid::new(format!("`{}` is no IP address", shorten(text)), Self::RULE);
+        text.parse().map(Self).map_err(|_| what())
+    }
+}
+
+/// VLANs from one to another; both may be the same.
+#[derive(Clone, Debug)]
+pub(crate) struct VlanRange(pub RangeInclusive<u16>);
+
+impl VlanRange {
+    const RULE: &str = "a VLAN (0 to 4094; 0: untagged frames) or a range such as \"100-199\"";
+}
+
+impl FromToml for VlanRange {
+    fn from_toml(node: Node<'_, '_>, reader: &mut Reader<'_>) -> Option<Self> {
+        if let Some(vlan) = integer(node.value) {
+            let vlan = VlanId::try_from(vlan);
+            return vlan.map(|v| Self(v.get()..=v.get())).map_err(|e| reader.invalid(&node.place, e)).ok();
+        }
+        let range = text(&node, Self::RULE, reader)?;
+        let parse = || {
+            let (first, last) = range.split_once('-')?;
+            let vlan = |text: &str| text.trim().parse().ok().and_then(VlanId::new).map(VlanId::get);
+            let (first, last) = (vlan(first)?, vlan(last)?);
+            (first <= last).then_some(Self(first..=last))
+        };
+        parse().or_else(|| {
+            reader.error(
+                &node.place,
+                format!("`{}` is no range of VLANs", shorten(range)),
+                Some(Self::RULE.to_owned()),
+            );
+            None
+        })
+    }
+}
+
+impl JsonSchema for VlanRange {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "VlanRange".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"oneOf": [
+            {"type": "integer", "minimum": 0, "maximum": 4094},
+            {"type": "string", "pattern": "^[0-9]{1,4}-[0-9]{1,4}$"},
+        ]})
+    }
+}
+
+/// Reads a type that is a positive number or one of a few words.
+macro_rules! number_or_word {
+    ($($type:ident::$number:ident, $rule:literal, { $($word:literal => $value:expr),+ })+) => {$(
+        impl FromToml for $type {
+            fn from_toml(node: Node<'_, '_>, reader: &mut Reader<'_>) -> Option<Self> {
+                let word = match node.value {
+                    toml::de::DeValue::String(word) => word.as_ref(),
+                    value => {
+                        let number = integer(value).and_then(|n| u64::try_from(n).ok()).and_then(NonZeroU64::new);
+                        if number.is_none() {
+                            reader.error(&node.place, "this is no positive number", Some($rule.to_owned()));
+                        }
+                        return number.map($type::$number);
+                    }
+                };
+                match word {
+                    $($word => Some($value),)+
+                    _ => {
+                        let what = format!("unknown word `{}`", shorten(word));
+                        reader.error(&node.place, what, Some($rule.to_owned()));
+                        None
+                    }
+                }
+            }
+        }
+
+        impl JsonSchema for $type {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({"oneOf": [{"type": "integer", "minimum": 1}, {"enum": [$($word),+]}]})
+            }
+        }
+    )+};
+}
+
+number_or_word! {
+    Pace::Pps, "\"timestamps\", \"max\" or frames per second", { "timestamps" => Pace::Timestamps, "max" => Pace::Max }
+    Rate::Pps, "\"max\" or frames per second", { "max" => Rate::Max }
+    Loops::Times, "\"forever\" or a number of times", { "forever" => Loops::Forever }
+}
+
+/// The socket's path, checked.
+pub(crate) fn socket_path(path: &str, base: Option<&std::path::Path>) -> Result<SocketPath, Invalid> {
+    if path.is_empty() {
+        return Err(Invalid::new("the path is empty", SocketPath::RULE));
+    }
+    SocketPath::new(file_path(path, base))
+}
+
+/// A path; a relative one starts at `base`.
+pub(crate) fn file_path(path: &str, base: Option<&std::path::Path>) -> std::path::PathBuf {
+    match base {
+        Some(base) => base.join(path),
+        None => path.into(),
+    }
+}
