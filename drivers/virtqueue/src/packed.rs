@@ -1,0 +1,284 @@
+//! The device side of a packed ring (virtio 1.2, section 2.8).
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+
+use guest_memory::MemMap;
+use virtio_defs::packed::{
+    Desc, EVENT_DESC, EVENT_DISABLE, EVENT_ENABLE, Event, desc_bytes, is_avail, used_flags,
+};
+use virtio_defs::{QUEUE_SIZE_MAX, desc_flag, feature, needs_event};
+
+use crate::ring::{Done, Head, Ring};
+use crate::split::area;
+use crate::{InflightQueue, RingConfig, RingError};
+
+/// A position in the ring with its wrap counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) slot: u16,
+    pub(crate) wrap: bool,
+}
+
+impl Position {
+    #[inline(always)]
+    pub(crate) fn from_bits(bits: u16) -> Position {
+        Position { slot: bits & 0x7fff, wrap: bits >> 15 == 1 }
+    }
+
+    #[inline(always)]
+    pub(crate) fn bits(self) -> u16 {
+        self.slot | u16::from(self.wrap) << 15
+    }
+
+    /// `n` slots (at most `size`) further in a ring of `size`.
+    #[inline(always)]
+    pub(crate) fn plus(self, n: u16, size: u16) -> Position {
+        let slot = u32::from(self.slot) + u32::from(n);
+        if slot >= u32::from(size) {
+            Position { slot: (slot - u32::from(size)) as u16, wrap: !self.wrap }
+        } else {
+            Position { slot: slot as u16, wrap: self.wrap }
+        }
+    }
+}
+
+/// Pointers resolved once; all of them stay valid as long as the memory map beside the ring.
+#[derive(Debug)]
+pub(crate) struct PackedRing {
+    desc: *mut Desc,
+    driver_event: *mut Event,
+    device_event: *mut Event,
+    size: u16,
+    next: Position,
+    used: Position,
+    /// Entries completed since the driver was last considered for an interrupt, at most `size`.
+    unsignalled: u16,
+    event_idx: bool,
+    inflight: Option<InflightQueue>,
+}
+
+// SAFETY: the pointers lead into a memory map that the queue holds; accesses are volatile or atomic.
+unsafe impl Send for PackedRing {}
+
+impl PackedRing {
+    pub(crate) fn new(config: &RingConfig, map: &MemMap) -> Result<PackedRing, RingError> {
+        let size = config.size;
+        if size == 0 || size > QUEUE_SIZE_MAX {
+            return Err(RingError::Size(size.into()));
+        }
+        let (desc, driver_event, device_event) = areas(config, map)?;
+        let mut next = Position::from_bits(config.base as u16);
+        if let Some(inflight) = &config.inflight {
+            // SAFETY: the ring holds `size` descriptors, checked above, as long as the map lives.
+            next = unsafe { inflight.recover_packed(desc, size) }.unwrap_or(next);
+        }
+        if next.slot >= size {
+            return Err(RingError::Base(config.base.into()));
+        }
+        if let Some(inflight) = &config.inflight {
+            inflight.start_packed(size, next);
+        }
+        Ok(PackedRing {
+            desc,
+            driver_event,
+            device_event,
+            size,
+            next,
+            used: next,
+            unsignalled: 0,
+            event_idx: config.has(feature::EVENT_IDX),
+            inflight: config.inflight.clone(),
+        })
+    }
+
+    /// Length, id and flags of the descriptor in `slot`, as one word: the driver's last store to a descriptor
+    /// is in it, so whoever sees the flags sees the rest.
+    #[inline(always)]
+    fn word(&self, slot: u16) -> &AtomicU64 {
+        // SAFETY: slot < size; the second word of a 16-byte aligned descriptor inside the ring.
+        unsafe { AtomicU64::from_ptr(self.desc.add(slot as usize).cast::<u64>().add(1)) }
+    }
+
+    #[inline(always)]
+    fn head(&self, slot: u16, rest: u64) -> Head {
+        // SAFETY: slot < size; the first word of the descriptor.
+        let addr = unsafe { self.desc.add(slot as usize).cast::<u64>().read_volatile() };
+        Head { addr, len: rest as u32, id: (rest >> 32) as u16, flags: (rest >> 48) as u16, next: 0 }
+    }
+
+    #[inline(always)]
+    fn event(&self, event: *mut Event) -> &AtomicU32 {
+        // SAFETY: both event areas are 4-byte aligned and inside the map.
+        unsafe { AtomicU32::from_ptr(event.cast()) }
+    }
+
+    fn set_device_event(&self, flags: u16, off_wrap: u16) {
+        let value = u32::from(off_wrap) | u32::from(flags) << 16;
+        self.event(self.device_event).store(value, Ordering::Relaxed);
+    }
+
+    fn available(&self) -> bool {
+        is_avail((self.word(self.next.slot).load(Ordering::Acquire) >> 48) as u16, self.next.wrap)
+    }
+}
+
+fn areas(config: &RingConfig, map: &MemMap) -> Result<(*mut Desc, *mut Event, *mut Event), RingError> {
+    let desc = area(map, config.desc_addr, 16, desc_bytes(config.size))?;
+    let driver_event = area(map, config.driver_addr, 4, size_of::<Event>())?;
+    let device_event = area(map, config.device_addr, 4, size_of::<Event>())?;
+    Ok((desc.cast(), driver_event.cast(), device_event.cast()))
+}
+
+/// The second word of a used descriptor.
+#[inline(always)]
+pub(crate) fn used_word(done: &Done, wrap: bool) -> u64 {
+    // The flag WRITE says that `len` counts.
+    let flags = used_flags(wrap) | if done.len > 0 { desc_flag::WRITE } else { 0 };
+    u64::from(done.len) | u64::from(done.id) << 32 | u64::from(flags) << 48
+}
+
+impl Ring for PackedRing {
+    const TABLE_LINKED: bool = false;
+    const SLOT_PER_DESC: bool = true;
+
+    #[inline(always)]
+    fn size(&self) -> u16 {
+        self.size
+    }
+
+    #[inline(always)]
+    fn refresh(&mut self) -> Result<(), RingError> {
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn take(&mut self) -> Result<Option<Head>, RingError> {
+        let slot = self.next.slot;
+        let rest = self.word(slot).load(Ordering::Acquire);
+        if !is_avail((rest >> 48) as u16, self.next.wrap) {
+            return Ok(None);
+        }
+        self.next = self.next.plus(1, self.size);
+        Ok(Some(self.head(slot, rest)))
+    }
+
+    #[inline]
+    fn follow(&mut self, _from: &Head) -> Result<Head, RingError> {
+        // The driver makes a chain's first descriptor available last, so its others are there.
+        let slot = self.next.slot;
+        let rest = self.word(slot).load(Ordering::Relaxed);
+        self.next = self.next.plus(1, self.size);
+        Ok(self.head(slot, rest))
+    }
+
+    #[inline(always)]
+    fn position(&self) -> u16 {
+        self.next.bits()
+    }
+
+    #[inline(always)]
+    fn rewind(&mut self, position: u16) {
+        self.next = Position::from_bits(position);
+    }
+
+    /// The first descriptor's flags are stored last: the burst appears as a whole.
+    #[inline(always)]
+    fn complete(&mut self, done: &[Done]) {
+        let Some((first, rest)) = done.split_first() else { return };
+        let start = self.used;
+        let mut at = start.plus(first.slots, self.size);
+        let end = done.iter().fold(start, |p, d| p.plus(d.slots, self.size));
+        if let Some(inflight) = &self.inflight {
+            // SAFETY: every slot named is below the size of the ring, whose descriptors the map keeps.
+            unsafe { inflight.begin_packed(self.desc, self.size, start, done, end) };
+        }
+        let mut total = first.slots;
+        for d in rest {
+            self.word(at.slot).store(used_word(d, at.wrap), Ordering::Relaxed);
+            at = at.plus(d.slots, self.size);
+            total = total.saturating_add(d.slots);
+        }
+        self.word(start.slot).store(used_word(first, start.wrap), Ordering::Release);
+        self.used = end;
+        self.unsignalled = self.unsignalled.saturating_add(total).min(self.size);
+        if let Some(inflight) = &self.inflight {
+            inflight.commit_packed(self.used);
+        }
+    }
+
+    #[inline(always)]
+    fn complete_in_order(&mut self, done: &[Done]) {
+        let Some(last) = done.last() else { return };
+        let start = self.used;
+        let end = done.iter().fold(start, |p, d| p.plus(d.slots, self.size));
+        if let Some(inflight) = &self.inflight {
+            // SAFETY: as in `complete`.
+            unsafe { inflight.begin_packed(self.desc, self.size, start, &[], end) };
+        }
+        self.word(start.slot).store(used_word(last, start.wrap), Ordering::Release);
+        let total = done.iter().fold(0u16, |n, d| n.saturating_add(d.slots));
+        self.used = end;
+        self.unsignalled = self.unsignalled.saturating_add(total).min(self.size);
+        if let Some(inflight) = &self.inflight {
+            inflight.commit_packed(self.used);
+        }
+    }
+
+    #[inline]
+    fn wants_call(&mut self) -> bool {
+        // What was published must be visible before the driver's wish is read: it does the reverse.
+        fence(Ordering::SeqCst);
+        let moved = std::mem::take(&mut self.unsignalled);
+        let event = self.event(self.driver_event).load(Ordering::Relaxed);
+        let (off_wrap, flags) = (event as u16, (event >> 16) as u16 & 3);
+        match flags {
+            EVENT_DISABLE => false,
+            EVENT_DESC if self.event_idx => {
+                let event = Position::from_bits(off_wrap);
+                let mut at = event.slot;
+                if event.wrap != self.used.wrap {
+                    at = at.wrapping_sub(self.size);
+                }
+                needs_event(at, self.used.slot, self.used.slot.wrapping_sub(moved))
+            }
+            _ => true,
+        }
+    }
+
+    fn ask_for_kicks(&mut self) -> bool {
+        if self.event_idx {
+            self.set_device_event(EVENT_DESC, self.next.bits());
+        } else {
+            self.set_device_event(EVENT_ENABLE, 0);
+        }
+        // The wish must be visible before the ring is read again: the driver does the reverse.
+        fence(Ordering::SeqCst);
+        self.available()
+    }
+
+    fn refuse_kicks(&mut self) {
+        self.set_device_event(EVENT_DISABLE, 0);
+    }
+
+    fn move_to(&mut self, config: &RingConfig, map: &MemMap) -> Result<(), RingError> {
+        (self.desc, self.driver_event, self.device_event) = areas(config, map)?;
+        Ok(())
+    }
+
+    fn base(&self) -> u32 {
+        u32::from(self.next.bits()) | u32::from(self.used.bits()) << 16
+    }
+
+    fn written(&self, slots: u16, mark: &mut dyn FnMut(u64, u64)) {
+        let desc = size_of::<Desc>() as u64;
+        let slots = slots.min(self.size);
+        let first = if self.used.slot >= slots {
+            self.used.slot - slots
+        } else {
+            self.used.slot + (self.size - slots)
+        };
+        let before_wrap = slots.min(self.size - first);
+        mark(u64::from(first) * desc, u64::from(before_wrap) * desc);
+        mark(0, u64::from(slots - before_wrap) * desc);
+    }
+}
