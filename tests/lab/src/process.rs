@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::wait_until;
 
 /// Lines of a log that go into an error message.
-const TAIL_LINES: usize = 25;
+const TAIL_LINES: usize = 12;
 
 /// A running child, leader of its own process group.
 ///

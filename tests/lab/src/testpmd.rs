@@ -115,7 +115,10 @@ impl TestpmdOptions {
         let mut args: Vec<String> =
             ["-oL", "dpdk-testpmd", "--no-pci", "--no-telemetry"].map(String::from).into();
         match self.pages {
-            Pages::Small => args.extend(["--no-huge", "-m", "128"].map(String::from)),
+            // 2.4 KB a buffer would do if memory were contiguous, which small pages are not.
+            Pages::Small => {
+                args.extend(["--no-huge".into(), "-m".into(), (64 + self.buffers / 128).to_string()])
+            }
             Pages::Huge => args.push("--in-memory".into()),
         }
         args.push("--single-file-segments".into());
@@ -127,7 +130,15 @@ impl TestpmdOptions {
             args.extend(["--vdev".into(), vdev.clone()]);
         }
         args.extend(
-            ["--", "-i", "--nb-cores=1", "--no-lsc-interrupt", "--record-core-cycles"].map(String::from),
+            [
+                "--",
+                "-i",
+                "--nb-cores=1",
+                "--no-lsc-interrupt",
+                "--disable-link-check",
+                "--record-core-cycles",
+            ]
+            .map(String::from),
         );
         args.push(format!("--total-num-mbufs={}", self.buffers));
         args.push(format!("--rxq={}", self.queues));

@@ -1,1 +1,73 @@
-fn main() {}
+//! Development tasks. `cargo xtask --help` lists them.
+
+mod cargo;
+mod test;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand, ValueEnum};
+use lab::packages;
+use lab::switch::System;
+use std::process::ExitCode;
+
+/// Development tasks of Ringway.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Formatting, lints, every crate's tests, then the scenarios with third parties.
+    ///
+    /// Installs missing Debian packages first (needs root). The last line is `N passed, N failed, N skipped`.
+    Test {
+        /// Runs only the scenarios whose names contain this, and no other tests.
+        filter: Option<String>,
+        /// Runs the scenarios through a peer instead of Ringway, to judge the scenarios themselves.
+        #[arg(long, value_enum, default_value_t = Through::Ringway)]
+        through: Through,
+        /// Only lists the scenarios.
+        #[arg(long)]
+        list: bool,
+    },
+    /// Formatting and every crate's own tests: no root, no packages, under two minutes.
+    Quick,
+    /// Prints the Debian packages that tests and benchmarks install.
+    CiPackages,
+}
+
+/// What takes the switch's place in scenarios.
+#[derive(Clone, Copy, ValueEnum)]
+enum Through {
+    Ringway,
+    OvsDpdk,
+    Testpmd,
+}
+
+impl From<Through> for System {
+    fn from(through: Through) -> Self {
+        match through {
+            Through::Ringway => Self::Ringway,
+            Through::OvsDpdk => Self::OvsDpdk,
+            Through::Testpmd => Self::Testpmd,
+        }
+    }
+}
+
+fn main() -> Result<ExitCode> {
+    let success = match Arguments::parse().task {
+        Task::Test { list: true, filter, .. } => {
+            test::list(filter.as_deref().unwrap_or(""));
+            true
+        }
+        Task::Test { filter, through, .. } => test::run(filter.as_deref(), through.into())?,
+        Task::Quick => test::quick()?,
+        Task::CiPackages => {
+            println!("{}", [packages::FOR_TESTS, packages::FOR_BENCH].concat().join("\n"));
+            true
+        }
+    };
+    Ok(if success { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

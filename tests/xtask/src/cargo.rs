@@ -1,0 +1,82 @@
+//! Runs cargo and reads from its output how the tests came out.
+
+use anyhow::{Context as _, Result, bail};
+use lab::workspace_root;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+use system::Tally;
+
+/// A cargo command in the root of the checkout.
+pub fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(args).current_dir(workspace_root());
+    command
+}
+
+/// Runs a cargo command that either succeeds or not, and says how it went.
+///
+/// # Errors
+/// When cargo cannot be started.
+pub fn step(name: &str, args: &[&str]) -> Result<Tally> {
+    println!("step {name} ...");
+    let status = command(args).status().with_context(|| format!("running cargo {}", args.join(" ")))?;
+    println!("step {name} ... {}", if status.success() { "ok" } else { "FAILED" });
+    Ok(Tally { passed: status.success().into(), failed: (!status.success()).into(), skipped: 0 })
+}
+
+/// Runs `cargo test` with `args`, passes its output on, and sums up the result lines.
+///
+/// A run that fails without a failed test (it did not compile, or a test binary was killed) counts as one failure.
+///
+/// # Errors
+/// When cargo cannot be started.
+pub fn test(args: &[&str]) -> Result<Tally> {
+    let args: Vec<_> = ["test"].iter().chain(args).copied().collect();
+    let mut child = command(&args).stdout(Stdio::piped()).spawn().context("running cargo test")?;
+    let Some(output) = child.stdout.take() else { bail!("standard output was asked for as a pipe") };
+    let mut tally = Tally::default();
+    for line in BufReader::new(output).split(b'\n') {
+        let line = String::from_utf8_lossy(&line?).into_owned();
+        println!("{line}");
+        tally += parse_result(&line).unwrap_or_default();
+    }
+    if !child.wait()?.success() && tally.failed == 0 {
+        println!("cargo test failed without a failed test");
+        tally.failed = 1;
+    }
+    Ok(tally)
+}
+
+/// Builds the one release binary the scenarios and benchmarks run.
+///
+/// # Errors
+/// When it does not compile.
+pub fn build_ringway() -> Result<()> {
+    let args = ["build", "--release", "--package", "ringway", "--quiet"];
+    let status = command(&args).status().context("running cargo build")?;
+    if !status.success() {
+        bail!("`cargo {}` failed", args.join(" "));
+    }
+    Ok(())
+}
+
+/// Reads `test result: ok. 16 passed; 0 failed; 0 ignored; …`.
+fn parse_result(line: &str) -> Option<Tally> {
+    let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
+    let count = |label: &str| -> Option<u64> {
+        counts.split("; ").find_map(|part| part.strip_suffix(label)?.trim().parse().ok())
+    };
+    Some(Tally { passed: count("passed")?, failed: count("failed")?, skipped: count("ignored")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn result_lines_are_read_and_others_are_not() {
+        let line = "test result: FAILED. 16 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; finished in 1.0s";
+        assert_eq!(parse_result(line), Some(Tally { passed: 16, failed: 2, skipped: 1 }));
+        assert_eq!(parse_result("test flow::tests::x ... ok"), None);
+    }
+}
