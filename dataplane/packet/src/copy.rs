@@ -13,13 +13,14 @@ pub const INLINE_MAX: usize = 128;
 /// Copies `len` bytes.
 ///
 /// # Safety
-/// `src` must be readable and `dst` writable for `len` bytes, and they must not overlap.
+/// `src` must be readable and `dst` writable for `len` bytes. They may overlap (a guest may give the same memory
+/// to both its rings); what is copied then is not defined.
 #[inline(always)]
 pub unsafe fn copy(src: *const u8, dst: *mut u8, len: usize) {
     // SAFETY: the caller's promise is passed on; each inline path touches only bytes below `len`.
     unsafe {
         if len > INLINE_MAX {
-            core::ptr::copy_nonoverlapping(src, dst, len);
+            core::ptr::copy(src, dst, len);
         } else if len >= 64 {
             block::<64>(src, dst);
             block::<64>(src.add(len - 64), dst.add(len - 64));

@@ -87,7 +87,7 @@ impl Walk<'_> {
         }
         let mut index = 0;
         for _ in 0..entries.min(WALK_MAX) {
-            let entry = self.entry(desc.addr, index)?;
+            let entry = self.entry::<R>(desc.addr, index)?;
             if entry.flags & INDIRECT != 0 {
                 return Err(RingError::IndirectNested(desc.addr));
             }
@@ -109,8 +109,8 @@ impl Walk<'_> {
         Err(RingError::ChainLoop(desc.id.into()))
     }
 
-    /// Reads one entry of a table once. Tables need not be aligned.
-    fn entry(&mut self, table: u64, index: u32) -> Result<Head, RingError> {
+    /// Reads one entry of a table once. Tables need not be aligned; their entries have the ring's form.
+    fn entry<R: Ring>(&mut self, table: u64, index: u32) -> Result<Head, RingError> {
         #[repr(C, packed)]
         #[derive(Clone, Copy)]
         struct Word(u64);
@@ -118,7 +118,9 @@ impl Walk<'_> {
         let ptr = self.cache.translate_gpa(self.map, at, 16).ok_or(RingError::Unmapped(at))?.cast::<Word>();
         // SAFETY: 16 bytes are mapped there; the words have alignment 1.
         let (Word(addr), Word(rest)) = unsafe { (ptr.read_volatile(), ptr.add(1).read_volatile()) };
-        Ok(Head { addr, len: rest as u32, flags: (rest >> 32) as u16, next: (rest >> 48) as u16, id: 0 })
+        let (third, fourth) = ((rest >> 32) as u16, (rest >> 48) as u16);
+        let (flags, next) = if R::TABLE_LINKED { (third, fourth) } else { (fourth, 0) };
+        Ok(Head { addr, len: rest as u32, flags, next, id: 0 })
     }
 
     fn buffer(&mut self, desc: &Head, found: &mut Found) -> Result<(), RingError> {

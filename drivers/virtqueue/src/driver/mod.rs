@@ -202,22 +202,22 @@ impl Driver {
             table.checked_add(bytes).is_some_and(|end| end <= self.memory.len()),
             "a table inside the memory"
         );
-        let linked = matches!(self.ring, AnyDriver::Split(_));
+        let split = matches!(self.ring, AnyDriver::Split(_));
         for (k, buffer) in buffers.iter().enumerate() {
-            let last = k + 1 == buffers.len();
-            let (next, more) =
-                if linked && !last { (k as u16 + 1, virtio_defs::desc_flag::NEXT) } else { (0, 0) };
-            let desc =
-                split_defs::Desc { addr: buffer.addr, len: buffer.len, flags: buffer.flags() | more, next };
+            let &Buffer { addr, len, .. } = buffer;
             // SAFETY: the table is inside the memory; tables need not be aligned.
             unsafe {
-                self.memory
-                    .start()
-                    .as_ptr()
-                    .add(table + k * 16)
-                    .cast::<split_defs::Desc>()
-                    .write_unaligned(desc)
-            };
+                let entry = self.memory.start().as_ptr().add(table + k * 16);
+                if split {
+                    let more = if k + 1 == buffers.len() { 0 } else { virtio_defs::desc_flag::NEXT };
+                    let desc =
+                        split_defs::Desc { addr, len, flags: buffer.flags() | more, next: k as u16 + 1 };
+                    entry.cast::<split_defs::Desc>().write_unaligned(desc);
+                } else {
+                    let desc = packed_defs::Desc { addr, len, id: 0, flags: buffer.flags() };
+                    entry.cast::<packed_defs::Desc>().write_unaligned(desc);
+                }
+            }
         }
         let addr = self.config.gpa + table as u64;
         match &mut self.ring {

@@ -86,11 +86,7 @@ impl Guest {
     }
 
     pub fn write(&self, offset: usize, bytes: &[u8]) {
-        assert!(offset + bytes.len() <= MEMORY);
-        // SAFETY: inside the memory, asserted.
-        unsafe {
-            std::ptr::copy(bytes.as_ptr(), self.memory.start().as_ptr().add(offset), bytes.len());
-        }
+        write(&self.memory, offset, bytes);
     }
 
     pub fn read(&self, offset: usize, len: usize) -> Vec<u8> {
@@ -161,6 +157,13 @@ impl Guest {
         let received = self.received();
         received.into_iter().map(|(at, len)| self.read(at + 12, len - 12)).collect()
     }
+}
+
+/// Writes into a guest's memory.
+pub fn write(memory: &SharedMemory, offset: usize, bytes: &[u8]) {
+    assert!(offset + bytes.len() <= memory.len());
+    // SAFETY: inside the memory, asserted.
+    unsafe { std::ptr::copy(bytes.as_ptr(), memory.start().as_ptr().add(offset), bytes.len()) };
 }
 
 /// The configuration with which a back-end starts on a driver's ring.
