@@ -79,8 +79,12 @@ impl Edit<'_> {
         match field {
             Field::EthDst => self.masked(0, 0, 6, value, mask, No),
             Field::EthSrc => self.masked(0, 6, 6, value, mask, No),
-            Field::VlanTci if l.tags > 0 => self.masked(0, 14, 2, value, mask & !u128::from(flow::PRESENT), No),
-            Field::VlanTci2 if l.tags > 1 => self.masked(0, 18, 2, value, mask & !u128::from(flow::PRESENT), No),
+            Field::VlanTci if l.tags > 0 => {
+                self.masked(0, 14, 2, value, mask & !u128::from(flow::PRESENT), No)
+            }
+            Field::VlanTci2 if l.tags > 1 => {
+                self.masked(0, 18, 2, value, mask & !u128::from(flow::PRESENT), No)
+            }
             Field::IpTos if l.has(Layers::IPV4) => self.masked(l3, 1, 1, value, mask, Ipv4),
             Field::IpTos if l.has(Layers::IPV6) => self.masked(l3, 0, 2, value << 4, mask << 4, No),
             Field::IpTtl if l.has(Layers::IPV4) => self.masked(l3, 8, 1, value, mask, Ipv4),
@@ -94,8 +98,12 @@ impl Edit<'_> {
             Field::Ipv4Dst if l.has(Layers::ARP) => self.masked(l3, 24, 4, value, mask, No),
             Field::Ipv6Src if l.has(Layers::IPV6) => self.masked(l3, 8, 16, value, mask, Ipv6Address),
             Field::Ipv6Dst if l.has(Layers::IPV6) => self.masked(l3, 24, 16, value, mask, Ipv6Address),
-            Field::TpSrc if l.has(Layers::ICMP | Layers::ICMPV6) => self.masked(l4, 0, 1, value, mask, Transport),
-            Field::TpDst if l.has(Layers::ICMP | Layers::ICMPV6) => self.masked(l4, 1, 1, value, mask, Transport),
+            Field::TpSrc if l.has(Layers::ICMP | Layers::ICMPV6) => {
+                self.masked(l4, 0, 1, value, mask, Transport)
+            }
+            Field::TpDst if l.has(Layers::ICMP | Layers::ICMPV6) => {
+                self.masked(l4, 1, 1, value, mask, Transport)
+            }
             Field::TpSrc if l.has(Layers::L4) => self.masked(l4, 0, 2, value, mask, Transport),
             Field::TpDst if l.has(Layers::L4) => self.masked(l4, 2, 2, value, mask, Transport),
             Field::NdTarget if l.has(Layers::ND) => self.masked(l4, 8, 16, value, mask, Transport),

@@ -295,6 +295,9 @@ impl Burst {
         if from_head > 0 {
             out[..from_head].copy_from_slice(&head[offset..offset + from_head]);
         }
+        if from_head == out.len() {
+            return;
+        }
         let source_offset = (offset + from_head) - head.len() + f.skip as usize;
         gather(f.first, rest_of(&self.rest, f), source_offset, &mut out[from_head..]);
     }
@@ -401,6 +404,8 @@ mod tests {
                 let mut middle = [0; 90];
                 burst.read(0, 50, &mut middle);
                 assert_eq!(middle, bytes[50..140]);
+                burst.read(0, 2, &mut middle[..9]);
+                assert_eq!(middle[..9], bytes[2..11]);
             }
         }
     }

@@ -1,1 +1,7 @@
-//! The running switch: control thread, workers, ports, metrics.
+//! The running switch: the control thread and what it owns.
+//!
+//! [`Dataplane`] is control's side of the workers: threads, planes, queues.
+
+mod dataplane;
+
+pub use dataplane::{BridgeSetup, Dataplane, PortSetup, WorkersSetup};

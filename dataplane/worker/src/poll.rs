@@ -1,0 +1,297 @@
+//! The poll loop.
+
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+
+use packet::{Burst, HugePages, cycles};
+use port::{Armed, PortId, QueueFault, Received};
+use rustix::event::epoll;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use crate::cache::CacheSizes;
+use crate::engine::{Engine, Ingress};
+use crate::mailbox::{Command, Done, FaultReport, FaultSink, Inbox, Mailbox, RxSlot, mailbox};
+use crate::punt::PuntQueue;
+use crate::stats::WorkerStats;
+
+/// What a worker does when no queue has anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// Keeps polling: the core is busy, the first frame never waits.
+    Poll,
+    /// Polls for this long after the last frame, then asks for notifications and sleeps.
+    Sleep {
+        /// Microseconds.
+        after_us: u64,
+    },
+}
+
+/// The time base all workers and the control thread share.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    base_cycles: u64,
+    base_secs: u32,
+    hz: u64,
+}
+
+impl Clock {
+    /// Starts from the system's monotonic clock.
+    pub fn start() -> Clock {
+        let secs = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic).tv_sec;
+        Clock { base_cycles: cycles::now(), base_secs: secs as u32, hz: cycles::frequency() }
+    }
+
+    /// A clock that stands at `secs` when the counter is at 0, for simulations.
+    pub fn virtual_time(hz: u64, secs: u32) -> Clock {
+        Clock { base_cycles: 0, base_secs: secs, hz }
+    }
+
+    /// Ticks of the counter per second.
+    pub fn hz(&self) -> u64 {
+        self.hz
+    }
+
+    /// Seconds (of the monotonic clock) at this reading of the counter.
+    pub fn secs(&self, now: u64) -> u32 {
+        self.base_secs.wrapping_add((now.saturating_sub(self.base_cycles) / self.hz) as u32)
+    }
+}
+
+/// How a worker is made.
+#[derive(Clone, Copy, Debug)]
+pub struct WorkerConfig {
+    /// Its number: which set of counters is its own.
+    pub index: usize,
+    /// When to sleep.
+    pub idle: Idle,
+    /// Bounds of its caches.
+    pub caches: CacheSizes,
+    /// Memory for frames made in software.
+    pub huge_pages: HugePages,
+    /// Buffers for them.
+    pub buffers: u32,
+    /// The shared time base.
+    pub clock: Clock,
+}
+
+/// A worker. [`run`](Worker::run) is its life; simulations call [`turn`](Worker::turn) themselves.
+pub struct Worker {
+    rx: Vec<RxSlot>,
+    /// Queues that ended with a fault, until control asks for them.
+    ended: Vec<RxSlot>,
+    burst: Burst,
+    engine: Engine,
+    inbox: Inbox,
+    faults: FaultSink,
+    stats: Arc<WorkerStats>,
+    idle: Idle,
+    clock: Clock,
+    epoll: OwnedFd,
+    stopped: bool,
+}
+
+impl Worker {
+    /// Makes a worker and control's end of its mailbox. Faults of its queues are reported to `faults`.
+    ///
+    /// # Errors
+    /// No memory (or no huge pages, when required), no file descriptors.
+    pub fn new(
+        config: WorkerConfig,
+        stats: Arc<WorkerStats>,
+        punts: Arc<PuntQueue>,
+        faults: FaultSink,
+    ) -> std::io::Result<(Worker, Mailbox)> {
+        let (mailbox, inbox) = mailbox()?;
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        watch(&epoll, inbox.wake.as_fd())?;
+        let engine = Engine::new(&config, stats.clone(), punts, faults.clone())?;
+        let worker = Worker {
+            rx: Vec::with_capacity(64),
+            ended: Vec::new(),
+            burst: Burst::new(),
+            engine,
+            inbox,
+            faults,
+            stats,
+            idle: config.idle,
+            clock: config.clock,
+            epoll,
+            stopped: false,
+        };
+        Ok((worker, mailbox))
+    }
+
+    /// Whether the memory for frames made in software is of huge pages.
+    pub fn has_huge_pages(&self) -> bool {
+        self.engine.has_huge_pages()
+    }
+
+    /// Polls until told to stop.
+    pub fn run(mut self) {
+        let mut now = cycles::now();
+        let mut last_frame = now;
+        while !self.stopped {
+            let moved = self.turn(now);
+            let end = cycles::now();
+            if moved > 0 {
+                last_frame = end;
+            } else if let Idle::Sleep { after_us } = self.idle {
+                if end.saturating_sub(last_frame) > after_us * self.clock.hz() / 1_000_000 && self.sleep() {
+                    last_frame = cycles::now();
+                    self.stats.idle_cycles.add(last_frame.saturating_sub(end));
+                }
+            }
+            now = cycles::now();
+        }
+    }
+
+    /// Whether [`Command::Stop`] was taken.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// Serves every queue once and returns how many frames were received. `now` is the counter's reading.
+    #[inline]
+    pub fn turn(&mut self, now: u64) -> usize {
+        if !self.inbox.receiver.is_empty() {
+            self.take_mail();
+        }
+        self.engine.begin_turn(now, self.clock.secs(now));
+        let mut moved = 0;
+        let mut before = now;
+        let mut i = 0;
+        while i < self.rx.len() {
+            let Some(frames) = self.serve(i) else { continue };
+            let after = cycles::now();
+            let spent = after.saturating_sub(before);
+            if frames > 0 {
+                self.stats.burst(frames as u64, spent);
+                moved += frames;
+            } else {
+                self.stats.idle_cycles.add(spent);
+            }
+            before = after;
+            i += 1;
+        }
+        self.engine.end_turn(now, moved == 0);
+        self.stats.turns.add(1);
+        moved
+    }
+
+    /// One burst of queue `i`. `None` when the queue ended and another has taken its place.
+    #[inline(always)]
+    fn serve(&mut self, i: usize) -> Option<usize> {
+        let slot = &mut self.rx[i];
+        self.engine.begin_burst();
+        let from = Ingress { port: slot.port, queue: slot.queue_index as usize, counters: &slot.counters };
+        let fault = match Received::poll(&mut *slot.queue, &mut self.burst, &slot.counters) {
+            Ok(mut received) => {
+                let frames = received.burst().len();
+                if frames > 0 {
+                    self.engine.process(received.burst(), &from);
+                    drop(received);
+                    self.engine.end_burst(frames);
+                }
+                return Some(frames);
+            }
+            Err(fault) => fault,
+        };
+        self.end(i, fault);
+        None
+    }
+
+    /// Stops serving queue `i` and says why.
+    #[cold]
+    fn end(&mut self, i: usize, fault: QueueFault) {
+        let slot = self.rx.swap_remove(i);
+        self.unwatch(&slot);
+        (self.faults)(FaultReport { port: slot.port, queue_index: slot.queue_index, receiving: true, fault });
+        self.ended.push(slot);
+    }
+
+    fn take_mail(&mut self) {
+        // Counters are exact whenever control has an answer in hand.
+        self.engine.credit();
+        let mut value = [0; 8];
+        let _ = rustix::io::read(&*self.inbox.wake, &mut value);
+        while let Ok(mail) = self.inbox.receiver.try_recv() {
+            let done = match mail.command {
+                Command::SetPlane(plane) => {
+                    self.engine.set_plane(plane);
+                    Done::Applied
+                }
+                Command::AddRx(slot) => {
+                    self.add(slot);
+                    Done::Applied
+                }
+                Command::RemoveRx { port, queue_index } => Done::Queue(self.remove(port, queue_index)),
+                Command::TimeStages(on) => {
+                    self.engine.time_stages(on);
+                    Done::Applied
+                }
+                Command::Sync => Done::Applied,
+                Command::Stop => {
+                    self.stopped = true;
+                    Done::Applied
+                }
+            };
+            // Control may have given up waiting; the command is in force all the same.
+            let _ = mail.done.send(done);
+        }
+    }
+
+    fn add(&mut self, mut slot: RxSlot) {
+        slot.queue.disarm();
+        if let Some(fd) = slot.queue.event_fd() {
+            // Without a notification the queue is still polled; only sleep would miss it, so don't sleep.
+            if watch(&self.epoll, fd).is_err() {
+                self.idle = Idle::Poll;
+            }
+        }
+        self.rx.push(slot);
+    }
+
+    fn remove(&mut self, port: PortId, queue_index: u16) -> Option<RxSlot> {
+        let is_it = |slot: &RxSlot| slot.port == port && slot.queue_index == queue_index;
+        if let Some(i) = self.rx.iter().position(is_it) {
+            let slot = self.rx.swap_remove(i);
+            self.unwatch(&slot);
+            return Some(slot);
+        }
+        let i = self.ended.iter().position(is_it)?;
+        Some(self.ended.swap_remove(i))
+    }
+
+    fn unwatch(&self, slot: &RxSlot) {
+        if let Some(fd) = slot.queue.event_fd() {
+            // Not there only if watching it failed.
+            let _ = epoll::delete(&self.epoll, fd);
+        }
+    }
+
+    /// Asks every queue for a notification and waits for one, or for mail. False when there was no need, or a
+    /// queue can only be polled.
+    #[cold]
+    fn sleep(&mut self) -> bool {
+        self.engine.credit();
+        let mut wait = true;
+        for slot in &mut self.rx {
+            wait &= slot.queue.event_fd().is_some() && slot.queue.arm() == Armed::Waiting;
+        }
+        if wait && self.inbox.receiver.is_empty() {
+            self.stats.sleeps.add(1);
+            let mut events = [const { MaybeUninit::uninit() }; 16];
+            // An interrupted wait is a wake-up like any other.
+            let _ = epoll::wait(&self.epoll, &mut events, None);
+        }
+        for slot in &mut self.rx {
+            slot.queue.disarm();
+        }
+        wait
+    }
+}
+
+/// Edge-triggered: a notification wakes once and needs no read to be over.
+fn watch(epoll: &OwnedFd, fd: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    epoll::add(epoll, fd, epoll::EventData::new_u64(0), epoll::EventFlags::IN | epoll::EventFlags::ET)
+}

@@ -1,0 +1,270 @@
+//! Control's side of the workers: it starts them, hands them queues and planes, and reads their counters.
+//!
+//! Every change is the same three steps: build the new [`Plane`], give it to every worker, go on when all have
+//! it. What only the old plane referred to is freed here, on the control thread, never by a worker.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use bridging::{BridgePorts, Fdb};
+use packet::HugePages;
+use port::{PortCounters, PortId, RxQueue, TxQueue};
+use worker::{
+    BridgePlane, CacheSizes, Clock, Command, Done, FaultSink, Idle, Mailbox, Plane, PortPlane, PuntQueue, Rules,
+    RxSlot, TxPort, Worker, WorkerConfig, WorkerStats,
+};
+
+/// How the workers are made.
+pub struct WorkersSetup {
+    /// The core of each.
+    pub cores: Vec<usize>,
+    /// When they sleep.
+    pub idle: Idle,
+    /// Bounds of their caches.
+    pub caches: CacheSizes,
+    /// Memory for frames made in software.
+    pub huge_pages: HugePages,
+    /// Buffers for them, each worker.
+    pub buffers: u32,
+}
+
+/// A bridge as the workers are to see it.
+#[derive(Clone)]
+pub struct BridgeSetup {
+    /// Its rules.
+    pub rules: Arc<dyn Rules>,
+    /// Its ports with their VLAN modes.
+    pub ports: Arc<BridgePorts>,
+    /// Its MAC table.
+    pub fdb: Arc<Fdb>,
+}
+
+/// A port as the workers are to see it.
+#[derive(Clone, Copy, Debug)]
+pub struct PortSetup {
+    /// Index of its bridge.
+    pub bridge: u16,
+    /// Longest frame that may leave, in bytes.
+    pub frame_max: u32,
+    /// Up, as far as the operator is concerned.
+    pub admin_up: bool,
+}
+
+struct WorkerHandle {
+    core: usize,
+    mailbox: Mailbox,
+    stats: Arc<WorkerStats>,
+    thread: Option<JoinHandle<()>>,
+    queues: usize,
+}
+
+struct PortState {
+    setup: PortSetup,
+    counters: Vec<Arc<PortCounters>>,
+    tx: BTreeMap<u16, Arc<TxPort>>,
+    /// Receive queue number to the worker that serves it.
+    rx: BTreeMap<u16, usize>,
+    /// Where the operator wants each receive queue.
+    placement: BTreeMap<u16, usize>,
+}
+
+/// The workers, and the switch as they see it.
+pub struct Dataplane {
+    workers: Vec<WorkerHandle>,
+    bridges: Vec<BridgePlane>,
+    ports: BTreeMap<PortId, PortState>,
+    plane: Arc<Plane>,
+    clock: Clock,
+}
+
+impl Dataplane {
+    /// Starts a pinned thread on each core.
+    ///
+    /// # Errors
+    /// No memory or huge pages, no threads, a core the process may not use.
+    pub fn start(setup: &WorkersSetup, punts: &Arc<PuntQueue>, faults: &FaultSink) -> std::io::Result<Dataplane> {
+        let clock = Clock::start();
+        let mut workers = Vec::new();
+        for (index, &core) in setup.cores.iter().enumerate() {
+            let stats = Arc::new(WorkerStats::default());
+            let config = WorkerConfig {
+                index,
+                idle: setup.idle,
+                caches: setup.caches,
+                huge_pages: setup.huge_pages,
+                buffers: setup.buffers,
+                clock,
+            };
+            let (worker, mailbox) = Worker::new(config, stats.clone(), punts.clone(), faults.clone())?;
+            let thread = std::thread::Builder::new().name(format!("worker{index}")).spawn(move || {
+                pin(core);
+                worker.run();
+            })?;
+            workers.push(WorkerHandle { core, mailbox, stats, thread: Some(thread), queues: 0 });
+        }
+        Ok(Dataplane {
+            workers,
+            bridges: Vec::new(),
+            ports: BTreeMap::new(),
+            plane: Arc::new(Plane::default()),
+            clock,
+        })
+    }
+
+    /// The time base of workers and MAC tables.
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// Core and counters of each worker.
+    pub fn workers(&self) -> impl Iterator<Item = (usize, &WorkerStats)> {
+        self.workers.iter().map(|w| (w.core, &*w.stats))
+    }
+
+    /// How many workers there are.
+    pub fn worker_count(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Counters of a port, one set a worker.
+    pub fn counters(&self, port: PortId) -> &[Arc<PortCounters>] {
+        self.ports.get(&port).map_or(&[], |p| &p.counters)
+    }
+
+    /// Receive queues of a port and the core that serves each.
+    pub fn placement(&self, port: PortId) -> Vec<(u16, usize)> {
+        let cores = |(&queue, &worker): (&u16, &usize)| (queue, self.workers[worker].core);
+        self.ports.get(&port).map_or(vec![], |p| p.rx.iter().map(cores).collect())
+    }
+
+    /// Replaces the bridges. Takes effect with [`publish`](Self::publish).
+    pub fn set_bridges(&mut self, bridges: impl IntoIterator<Item = BridgeSetup>) {
+        let plane = |b: BridgeSetup| BridgePlane { rules: b.rules, ports: b.ports, fdb: b.fdb };
+        self.bridges = bridges.into_iter().map(plane).collect();
+    }
+
+    /// Adds a port or changes it. Takes effect with [`publish`](Self::publish). `placement` says which worker
+    /// is to serve which receive queue; the others go where there are fewest.
+    pub fn set_port(&mut self, id: PortId, setup: PortSetup, placement: BTreeMap<u16, usize>) {
+        let workers = self.workers.len();
+        let port = self.ports.entry(id).or_insert_with(|| PortState {
+            setup,
+            counters: (0..workers).map(|_| Arc::default()).collect(),
+            tx: BTreeMap::new(),
+            rx: BTreeMap::new(),
+            placement: BTreeMap::new(),
+        });
+        port.setup = setup;
+        port.placement = placement;
+    }
+
+    /// Removes a port and drops its queues.
+    pub fn remove_port(&mut self, id: PortId) {
+        let Some(port) = self.ports.get(&id) else { return };
+        let queues: Vec<u16> = port.rx.keys().copied().collect();
+        for queue in queues {
+            drop(self.detach_rx(id, queue));
+        }
+        self.ports.remove(&id);
+        self.publish();
+    }
+
+    /// Makes every worker see the switch as it is now; returns when all do.
+    pub fn publish(&mut self) {
+        let mut ports: Vec<Option<PortPlane>> = Vec::new();
+        for (id, port) in &self.ports {
+            ports.resize_with(id.0 as usize + 1, || None);
+            ports[id.0 as usize] = Some(PortPlane {
+                bridge: port.setup.bridge,
+                frame_max: port.setup.frame_max,
+                admin_up: port.setup.admin_up,
+                tx: port.tx.values().cloned().collect(),
+                counters: port.counters.clone(),
+            });
+        }
+        let plane = Arc::new(Plane { bridges: self.bridges.clone(), ports });
+        self.broadcast(|| Command::SetPlane(plane.clone()));
+        self.plane = plane;
+    }
+
+    /// Makes the rules' counters exact.
+    pub fn sync(&self) {
+        self.broadcast(|| Command::Sync);
+    }
+
+    /// Switches the timing of stages on or off.
+    pub fn time_stages(&self, on: bool) {
+        self.broadcast(|| Command::TimeStages(on));
+    }
+
+    fn broadcast(&self, command: impl Fn() -> Command) {
+        let pending: Vec<_> = self.workers.iter().map(|w| w.mailbox.post(command())).collect();
+        for answer in pending {
+            answer.wait();
+        }
+    }
+
+    /// Gives a receive queue to a worker.
+    pub fn attach_rx(&mut self, id: PortId, queue_index: u16, queue: Box<dyn RxQueue>) {
+        let Some(port) = self.ports.get_mut(&id) else { return };
+        let fewest = (0..self.workers.len()).min_by_key(|&w| self.workers[w].queues).expect("there is a worker");
+        let worker = *port.placement.get(&queue_index).unwrap_or(&fewest);
+        port.rx.insert(queue_index, worker);
+        self.workers[worker].queues += 1;
+        let slot = RxSlot { port: id, queue_index, queue, counters: port.counters[worker].clone() };
+        self.workers[worker].mailbox.call(Command::AddRx(slot));
+    }
+
+    /// Takes a receive queue back from its worker.
+    pub fn detach_rx(&mut self, id: PortId, queue_index: u16) -> Option<Box<dyn RxQueue>> {
+        let worker = self.ports.get_mut(&id)?.rx.remove(&queue_index)?;
+        self.workers[worker].queues -= 1;
+        match self.workers[worker].mailbox.call(Command::RemoveRx { port: id, queue_index })? {
+            Done::Queue(slot) => slot.map(|s| s.queue),
+            Done::Applied => None,
+        }
+    }
+
+    /// Makes a transmit queue available to all workers.
+    pub fn attach_tx(&mut self, id: PortId, queue_index: u16, queue: Box<dyn TxQueue>) {
+        let Some(port) = self.ports.get_mut(&id) else { return };
+        port.tx.insert(queue_index, TxPort::new(queue_index, queue));
+        self.publish();
+    }
+
+    /// Takes a transmit queue back from all workers.
+    pub fn detach_tx(&mut self, id: PortId, queue_index: u16) -> Option<Box<dyn TxQueue>> {
+        let tx = self.ports.get_mut(&id)?.tx.remove(&queue_index)?;
+        self.publish();
+        tx.into_queue()
+    }
+
+    /// Ends the workers. Their queues are dropped.
+    pub fn stop(&mut self) {
+        self.broadcast(|| Command::Stop);
+        for worker in &mut self.workers {
+            if let Some(thread) = worker.thread.take() {
+                // A worker that panicked has said so on standard error already.
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+impl Drop for Dataplane {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Pins the calling thread; a core that is not there leaves it where the scheduler puts it.
+fn pin(core: usize) {
+    let mut set = rustix::thread::CpuSet::new();
+    if core < rustix::thread::CpuSet::MAX_CPU {
+        set.set(core);
+        if let Err(error) = rustix::thread::sched_setaffinity(None, &set) {
+            tracing::warn!(core, %error, "can't pin a worker to its core: it runs wherever the scheduler puts it");
+        }
+    }
+}
