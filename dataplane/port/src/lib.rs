@@ -21,9 +21,11 @@
 //! [`QueueFault`] and never panic on what a peer wrote.
 
 mod counters;
+mod inject;
 mod queue;
 mod wire;
 
 pub use counters::{Counter, DropReason, PortCounters};
+pub use inject::InjectRx;
 pub use queue::{Accepts, Armed, PortId, QueueFault, Received, RxQueue, Selection, TxQueue};
 pub use wire::{Wire, WireFrame, WireRx, WireTx};
