@@ -28,7 +28,7 @@
 //! Order is kept because every request says `RWF_NOWAIT`: io_uring then tries it at once, in the order of
 //! submission, and answers `EAGAIN` instead of parking it behind a poll or handing it to a kernel thread
 //! (`io_rw_init_file`, `io_read` and `io_write` in Linux' `io_uring/rw.c`). Reads left waiting in numbers were
-//! tried and rejected: each is a waiter of its own on the device, so one frame wakes them all; and one that
+//! rejected: each is a waiter of its own on the device, so one frame wakes them all; and one that
 //! is left behind takes a frame from whoever goes on with the queue. TAP devices know `RWF_NOWAIT` since Linux
 //! 6.4. Before, a queue reads one frame a call, after the poll has promised it.
 //!
@@ -40,7 +40,7 @@
 //! `accepts` of a transmit queue is always everything.
 //!
 //! UNSAFETY: requests given to io_uring name memory that must stay where it is until they are completed; `ring`
-//! owns that memory. `device` makes the ioctls that std and rustix don't know.
+//! owns that memory. `sys` makes the ioctls that std and rustix don't know.
 #![allow(unsafe_code)]
 
 mod config;
