@@ -39,8 +39,8 @@
 //! What **we send the kernel** depends on nothing: it completes and segments whatever a header asks for, hence
 //! `accepts` of a transmit queue is always everything.
 //!
-//! UNSAFETY: requests given to io_uring name memory that must stay where it is until they are completed; `ring`
-//! owns that memory. `sys` makes the ioctls that std and rustix don't know.
+//! UNSAFETY: requests given to io_uring name memory that must stay where it is until they are completed; `rx`
+//! and `tx` own that memory, and leak it rather than unmap it under a request. `sys` makes the ioctls that std and rustix don't know.
 #![allow(unsafe_code)]
 
 mod config;
