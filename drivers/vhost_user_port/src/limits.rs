@@ -17,21 +17,28 @@ impl Budget {
         Self { per_second, tokens: per_second.into(), filled: None }
     }
 
-    /// Takes a token, or says how long to wait for one.
-    ///
-    /// # Errors
-    /// The bucket is empty; the next token comes after that time.
-    pub fn take(&mut self, now: Instant) -> Result<(), Duration> {
+    /// Takes a token if there is one.
+    pub fn take(&mut self, now: Instant) -> bool {
+        self.fill(now);
+        let there = self.tokens >= 1.0;
+        if there {
+            self.tokens -= 1.0;
+        }
+        there
+    }
+
+    /// Takes the next token, which may be one of the future, and returns how long to wait for it.
+    pub fn reserve(&mut self, now: Instant) -> Duration {
+        self.fill(now);
+        self.tokens -= 1.0;
+        Duration::from_secs_f64((-self.tokens).max(0.0) / f64::from(self.per_second))
+    }
+
+    fn fill(&mut self, now: Instant) {
         let rate = f64::from(self.per_second);
         let passed = self.filled.map_or(Duration::ZERO, |then| now.saturating_duration_since(then));
-        self.filled = Some(now);
+        self.filled = Some(self.filled.map_or(now, |then| then.max(now)));
         self.tokens = (self.tokens + passed.as_secs_f64() * rate).min(rate);
-        if self.tokens >= 1.0 {
-            self.tokens -= 1.0;
-            Ok(())
-        } else {
-            Err(Duration::from_secs_f64((1.0 - self.tokens) / rate))
-        }
     }
 }
 
@@ -50,13 +57,11 @@ impl LogLimit {
 
     /// Whether a line may be written now; then, how many were left out since the last one.
     pub fn permit(&mut self, now: Instant) -> Option<u64> {
-        match self.budget.take(now) {
-            Ok(()) => Some(std::mem::take(&mut self.suppressed)),
-            Err(_) => {
-                self.suppressed += 1;
-                None
-            }
+        if self.budget.take(now) {
+            return Some(std::mem::take(&mut self.suppressed));
         }
+        self.suppressed += 1;
+        None
     }
 }
 
@@ -68,15 +73,22 @@ mod tests {
     fn a_burst_of_a_second_is_free_and_then_the_rate_holds() {
         let start = Instant::now();
         let mut budget = Budget::new(100);
-        for _ in 0..100 {
-            assert_eq!(budget.take(start), Ok(()));
-        }
-        let wait = budget.take(start).expect_err("used up");
-        assert!(wait <= Duration::from_millis(10), "{wait:?}");
-        assert_eq!(budget.take(start + wait + Duration::from_micros(1)), Ok(()));
-        assert!(budget.take(start + wait).is_err(), "a clock that goes back gives nothing");
+        assert_eq!((0..150).filter(|_| budget.take(start)).count(), 100);
+        assert!(!budget.take(start + Duration::from_millis(9)));
+        assert!(budget.take(start + Duration::from_millis(11)));
         let hour = start + Duration::from_secs(3600);
-        assert_eq!((0..1000).filter(|_| budget.take(hour).is_ok()).count(), 100);
+        assert_eq!((0..1000).filter(|_| budget.take(hour)).count(), 100, "no more than a second is saved up");
+        assert!(!budget.take(start), "a clock that goes back gives nothing");
+        assert!(!budget.take(hour));
+    }
+
+    #[test]
+    fn reserved_tokens_come_at_the_rate() {
+        let start = Instant::now();
+        let mut budget = Budget::new(100);
+        let waits: Vec<Duration> = (0..102).map(|_| budget.reserve(start)).collect();
+        assert!(waits[..100].iter().all(Duration::is_zero));
+        assert_eq!(waits[100..], [Duration::from_millis(10), Duration::from_millis(20)]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use vhost_user::Decoder;
 use vhost_user::socket::{self, ReceiveError, Received, Sending};
 
@@ -55,7 +55,7 @@ pub enum ServeError {
     /// Its socket can't be made.
     #[error(transparent)]
     Socket(#[from] SocketError),
-    /// The runtime refuses a descriptor, or accepting fails.
+    /// The runtime refuses a descriptor.
     #[error("socket: {0}")]
     Io(#[from] io::Error),
 }
@@ -204,7 +204,8 @@ impl PortControl {
         self.send(Command::Resume);
     }
 
-    /// Ends serving without a word to the front-end: a successor has the port.
+    /// Ends serving without a word to the front-end: a successor has the port. Only after
+    /// [`suspend`](Self::suspend), so that no ring is served twice.
     pub fn release(&self) {
         self.send(Command::Release);
     }
@@ -241,12 +242,12 @@ pub async fn serve(
     let (listener, file) = listener.unzip();
     let mut server = Server { session, host, commands: commands.0, socket, listener, suspended: false };
     let served = server.run(stream, &mut decoder).await;
-    if matches!(served, Ok(Served::Released))
+    if served == Served::Released
         && let Some(file) = file
     {
         file.leave();
     }
-    served
+    Ok(served)
 }
 
 fn stream_from(fd: OwnedFd) -> io::Result<UnixStream> {
@@ -284,27 +285,23 @@ struct Server<H> {
 }
 
 impl<H: QueueHost> Server<H> {
-    async fn run(
-        &mut self,
-        mut stream: Option<UnixStream>,
-        decoder: &mut Decoder,
-    ) -> Result<Served, ServeError> {
+    async fn run(&mut self, mut stream: Option<UnixStream>, decoder: &mut Decoder) -> Served {
         self.session.show(&mut self.host);
         if stream.is_some()
             && let Err(refusal) = self.session.resume(&mut self.host)
         {
             tracing::warn!(port = self.session.name(), %refusal, "a port taken over can't go on");
         }
-        let mut backoff = BACKOFF_MIN;
+        let mut backoff = Duration::ZERO;
         loop {
             let connected = match stream.take() {
                 Some(stream) => stream,
-                None => match self.connection(&mut backoff).await? {
+                None => match self.connection(&mut backoff).await {
                     Ok(stream) => {
                         self.session.connected(&mut self.host);
                         stream
                     }
-                    Err(served) => return Ok(served),
+                    Err(served) => return served,
                 },
             };
             let messages = self.session.messages;
@@ -316,13 +313,12 @@ impl<H: QueueHost> Server<H> {
                         Served::Stopped => self.session.disconnected(&End::Closed, &mut self.host),
                         Served::Released => self.abandon(),
                     }
-                    return Ok(served);
+                    return served;
                 }
                 Err(end) => self.session.disconnected(&end, &mut self.host),
             }
-            if self.session.messages > messages {
-                backoff = BACKOFF_MIN;
-            }
+            // A front-end that takes a connection and says nothing isn't there yet.
+            backoff = if self.session.messages > messages { Duration::ZERO } else { longer(backoff) };
         }
     }
 
@@ -333,48 +329,36 @@ impl<H: QueueHost> Server<H> {
         }
     }
 
-    /// Waits for a front-end, however long it takes.
-    async fn connection(&mut self, backoff: &mut Duration) -> Result<Result<UnixStream, Served>, ServeError> {
-        let mut attempted = false;
+    /// Waits for a front-end, however long it takes. A client waits `backoff` first, and longer after each failure.
+    async fn connection(&mut self, backoff: &mut Duration) -> Result<UnixStream, Served> {
+        // Connections, too, are paid for: a front-end that only connects and hangs up is slowed down.
+        let mut not_before = Instant::now() + self.session.wait_to_read(std::time::Instant::now());
+        if self.listener.is_none() {
+            not_before += *backoff;
+        }
         loop {
-            // Connections, too, are paid for: a front-end that only connects and hangs up is slowed down.
-            let token = self.session.may_read(std::time::Instant::now());
-            let listener = self.listener.as_ref();
-            let path = &self.socket.path;
+            let (listener, path) = (self.listener.as_ref(), &self.socket.path);
             let next = async {
-                if let Err(wait) = token {
-                    sleep(wait).await;
-                    return None;
-                }
+                tokio::time::sleep_until(not_before).await;
                 match listener {
-                    Some(listener) => Some(listener.accept().await.map(|(stream, _)| stream)),
-                    None => {
-                        if attempted {
-                            sleep(*backoff).await;
-                        }
-                        Some(UnixStream::connect(path).await)
-                    }
+                    Some(listener) => listener.accept().await.map(|(stream, _)| stream),
+                    None => UnixStream::connect(path).await,
                 }
             };
             tokio::select! {
                 biased;
                 command = self.commands.recv() => match self.command(command, None) {
                     Then::Continue | Then::End(_) => {}
-                    Then::Leave(served) => return Ok(Err(served)),
+                    Then::Leave(served) => return Err(served),
                 },
                 stream = next, if !self.suspended => match stream {
-                    Some(Ok(stream)) => return Ok(Ok(stream)),
-                    // Out of descriptors, or the front-end was gone before it was accepted.
-                    Some(Err(error)) => {
+                    Ok(stream) => return Ok(stream),
+                    // Nobody listens; or no descriptors are left, or the front-end was gone before it was accepted.
+                    Err(error) => {
                         tracing::debug!(port = self.session.name(), %error, "no connection");
-                        if self.listener.is_some() {
-                            sleep(BACKOFF_MIN).await;
-                        } else if attempted {
-                            *backoff = (*backoff * 2).min(BACKOFF_MAX);
-                        }
-                        attempted = true;
+                        *backoff = longer(*backoff);
+                        not_before = Instant::now() + *backoff;
                     }
-                    None => {}
                 },
             }
         }
@@ -385,10 +369,8 @@ impl<H: QueueHost> Server<H> {
         let mut sending: Option<Sending> = None;
         let mut granted: Option<Instant> = None;
         loop {
-            let may_read_at = *granted.get_or_insert_with(|| {
-                let wait = self.session.may_read(std::time::Instant::now()).err().unwrap_or_default();
-                Instant::now() + wait
-            });
+            let may_read_at = *granted
+                .get_or_insert_with(|| Instant::now() + self.session.wait_to_read(std::time::Instant::now()));
             let begun = decoder.parts().0.len();
             tokio::select! {
                 biased;
@@ -479,6 +461,10 @@ impl<H: QueueHost> Server<H> {
         }
         Ok((saved, fds))
     }
+}
+
+fn longer(backoff: Duration) -> Duration {
+    (backoff * 2).clamp(BACKOFF_MIN, BACKOFF_MAX)
 }
 
 /// Waits until it is time and something can be read, and reads once. May be dropped at any time.

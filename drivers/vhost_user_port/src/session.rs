@@ -222,12 +222,9 @@ impl Session {
         self.connected
     }
 
-    /// Asks whether a message may be read now.
-    ///
-    /// # Errors
-    /// The port's budget is used up; the next message may be read after that time.
-    pub fn may_read(&mut self, now: Instant) -> Result<(), Duration> {
-        self.budget.take(now)
+    /// How long to wait before one more message may be read. Each call is for one message.
+    pub fn wait_to_read(&mut self, now: Instant) -> Duration {
+        self.budget.reserve(now)
     }
 
     /// A front-end has connected. (Any earlier connection must have [ended](Self::disconnected).)
@@ -333,7 +330,7 @@ impl Session {
             }
             Request::AddMemReg(place, fd) => self.add_region(Region { place, fd }, host),
             Request::RemMemReg(place) => self.remove_region(&place, host),
-            Request::SetVringNum(state) => self.set_vring_size(state),
+            Request::SetVringNum(state) => self.set_vring_size(state, host),
             Request::SetVringAddr(addr) => self.set_vring_addr(addr, host),
             Request::SetVringBase(state) => {
                 let vring = self.vring(state.index)?;
@@ -341,6 +338,7 @@ impl Session {
                     return Err(Refusal::Running(state.index, "base"));
                 }
                 vring.base = Some(state.num);
+                self.start(state.index as usize, host)?;
                 Ok(None)
             }
             Request::GetVringBase(state) => self.vring_base(state.index, host),
@@ -459,7 +457,7 @@ impl Session {
         self.connection.vrings.get_mut(index as usize).ok_or(Refusal::NoSuchVring(index))
     }
 
-    fn set_vring_size(&mut self, VringState { index, num }: VringState) -> Outcome {
+    fn set_vring_size(&mut self, VringState { index, num }: VringState, host: &mut dyn QueueHost) -> Outcome {
         let size = u16::try_from(num).ok().filter(|&n| n > 0 && n <= QUEUE_SIZE_MAX);
         let size = size.ok_or(Refusal::Value { what: "vring size", value: num.into() })?;
         let vring = self.vring(index)?;
@@ -467,6 +465,7 @@ impl Session {
             return Err(Refusal::Running(index, "size"));
         }
         vring.size = Some(size);
+        self.start(index as usize, host)?;
         Ok(None)
     }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -95,7 +95,7 @@ pub(crate) fn listen_at(path: &Path, mode: Option<u32>) -> Result<(UnixListener,
             .map_err(|source| SocketError::Io { path: path.to_owned(), source })?;
     }
     listen(&socket, 8).map_err(io)?;
-    Ok((UnixListener::from(OwnedFd::from(socket)), file))
+    Ok((UnixListener::from(socket), file))
 }
 
 /// Removes a socket file behind which nobody listens.

@@ -50,7 +50,7 @@ pub(crate) struct Shared<'a> {
 
 /// The pair and direction of a vring.
 pub(crate) fn place(index: usize) -> (u16, Direction) {
-    let direction = if index % 2 == 0 { Direction::Tx } else { Direction::Rx };
+    let direction = if index.is_multiple_of(2) { Direction::Tx } else { Direction::Rx };
     ((index / 2) as u16, direction)
 }
 
