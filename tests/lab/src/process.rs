@@ -211,6 +211,49 @@ pub fn cpu_time(pid: u32) -> Result<Duration> {
     Ok(TICK * (field(11)? + field(12)?))
 }
 
+/// Time the busiest thread of process `pid` (of a poll-mode program: the one that polls) has spent waiting for a core
+/// somebody else had. From `/proc/PID/task/*/schedstat`: time run, time waited, in nanoseconds.
+///
+/// # Errors
+/// When the process has gone, or the kernel does not keep scheduler statistics.
+pub fn poll_thread_wait(pid: u32) -> Result<Duration> {
+    let mut busiest = (0u64, 0u64);
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let stat = std::fs::read_to_string(task?.path().join("schedstat"))?;
+        let mut fields = stat.split_whitespace().map(str::parse);
+        let (ran, waited) =
+            (fields.next().context("an empty schedstat")??, fields.next().context("a short schedstat")??);
+        busiest = busiest.max((ran, waited));
+    }
+    Ok(Duration::from_nanos(busiest.1))
+}
+
+/// Holds a process still until dropped, with SIGSTOP and SIGCONT.
+pub struct Paused(Pid);
+
+impl Paused {
+    /// Stops process `pid` and waits until it stands.
+    ///
+    /// # Errors
+    /// When it has gone.
+    pub fn new(pid: u32) -> Result<Self> {
+        let paused = Self(Pid::from_raw(i32::try_from(pid)?).context("a process has a positive id")?);
+        kill_process(paused.0, Signal::STOP)?;
+        wait_until("a stop of the process", Duration::from_secs(2), || {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+            Ok(stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')).then_some(()))
+        })?;
+        Ok(paused)
+    }
+}
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        // It may have been killed meanwhile.
+        let _ = kill_process(self.0, Signal::CONT);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,8 +301,20 @@ mod tests {
     }
 
     #[test]
+    fn a_paused_child_says_nothing_until_it_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut cat = sh(dir.path(), "exec cat");
+        let paused = Paused::new(cat.pid()).unwrap();
+        cat.say("hello").unwrap();
+        cat.expect("silence", 0, Duration::from_millis(200), |log| log.contains("hello")).unwrap_err();
+        drop(paused);
+        cat.expect("echo", 0, Duration::from_secs(5), |log| log.contains("hello")).unwrap();
+    }
+
+    #[test]
     fn own_memory_and_time_can_be_read() {
         assert!(resident_bytes(std::process::id()).unwrap() > 0);
         cpu_time(std::process::id()).unwrap();
+        poll_thread_wait(std::process::id()).unwrap();
     }
 }

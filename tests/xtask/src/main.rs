@@ -1,5 +1,6 @@
 //! Development tasks. `cargo xtask --help` lists them.
 
+mod bench;
 mod cargo;
 mod test;
 
@@ -34,12 +35,16 @@ enum Task {
     },
     /// Formatting and every crate's own tests: no root, no packages, under two minutes.
     Quick,
+    /// Ringway, OVS-DPDK and testpmd side by side: busy cycles per frame, Mpps, idle memory and processor use.
+    ///
+    /// Installs missing Debian packages first (needs root). Wants both cores for itself.
+    Bench(bench::Arguments),
     /// Prints the Debian packages that tests and benchmarks install.
     CiPackages,
 }
 
 /// What takes the switch's place in scenarios.
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Through {
     Ringway,
     OvsDpdk,
@@ -64,6 +69,10 @@ fn main() -> Result<ExitCode> {
         }
         Task::Test { filter, through, .. } => test::run(filter.as_deref(), through.into())?,
         Task::Quick => test::quick()?,
+        Task::Bench(arguments) => {
+            bench::run(&arguments)?;
+            true
+        }
         Task::CiPackages => {
             println!("{}", [packages::FOR_TESTS, packages::FOR_BENCH].concat().join("\n"));
             true

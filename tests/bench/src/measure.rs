@@ -1,0 +1,180 @@
+//! One start of a system and its load, and what is read from both.
+
+use anyhow::Result;
+use lab::switch::{Plan, Switch, System};
+use lab::{
+    Pages, Paused, Placement, Testpmd, TestpmdOptions, VirtioUser, cpu_time, ping_pong_ns, poll_thread_wait,
+    resident_bytes,
+};
+use serde::Serialize;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::Options;
+use crate::cases::{Case, Group};
+
+/// Caches, rings and clock frequency settle before anything is read.
+const WARM_UP: Duration = Duration::from_millis(700);
+/// Share of the time somebody else may have had a core before a run is left out.
+const DISTURBED: f64 = 0.03;
+const IDLE_SETTLE: Duration = Duration::from_secs(3);
+const IDLE_TIME: Duration = Duration::from_secs(5);
+
+/// One measurement.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Run {
+    /// State of the cores.
+    pub placement: Placement,
+    /// Round trips between the cores before and after, in nanoseconds.
+    pub ping_pong_ns: [f64; 2],
+    /// Frames the load received, both directions together, in millions per second.
+    pub mpps: f64,
+    /// TSC cycles of rounds that moved frames, per frame, by the system's own counters.
+    pub cycles_per_frame: f64,
+}
+
+/// A system that has nothing to do.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Idle {
+    /// Resident memory in bytes on ordinary pages, two ports, no guest.
+    pub resident_bytes: u64,
+    /// The same where the system's packet memory lies in huge pages, which do not count as resident.
+    pub resident_bytes_huge_pages: Option<u64>,
+    /// Processor use in percent of one core.
+    pub cpu_percent: f64,
+}
+
+/// A run that counts, or why it does not.
+pub(crate) type Outcome = std::result::Result<Run, String>;
+
+/// Starts system and load and measures the group's cases one after another.
+pub(crate) fn session(
+    options: &Options,
+    pages: Pages,
+    group: &Group,
+    system: System,
+) -> Result<Vec<(String, Outcome)>> {
+    let dir = tempfile::Builder::new().prefix("rw-bench-").tempdir()?;
+    let plan = plan(options, pages, group, dir.path());
+    let mut switch = system.start(&plan)?;
+    let mut load = start_load(options, pages, group, &plan)?;
+    let mut outcomes = Vec::new();
+    for case in &group.cases {
+        let outcome = run_case(options, group, case, switch.as_mut(), &mut load)?;
+        outcomes.push((case.name.clone(), outcome));
+    }
+    load.quit()?;
+    switch.stop()?;
+    Ok(outcomes)
+}
+
+fn plan(options: &Options, pages: Pages, group: &Group, dir: &Path) -> Plan {
+    let mut plan = Plan::with_guests(dir, 2);
+    plan.core = options.switch_core;
+    plan.control_core = options.load_core;
+    plan.pages = pages;
+    plan.flows = group.flow_strings();
+    plan
+}
+
+fn start_load(options: &Options, pages: Pages, group: &Group, plan: &Plan) -> Result<Testpmd> {
+    let port = |index| VirtioUser { packed: group.packed, ..VirtioUser::new(&plan.socket(index)) };
+    let mut load = TestpmdOptions::guest("load", options.load_core, &[port(0), port(1)]);
+    load.pages = pages;
+    load.main_cores = vec![options.switch_core, options.load_core];
+    // Each port sends to the other's address, so that a learning switch knows where to.
+    load.arguments =
+        ["--eth-peer=0,02:00:00:00:00:02", "--eth-peer=1,02:00:00:00:00:01"].map(String::from).into();
+    if group.flows > 0 {
+        load.arguments.extend([format!("--flowgen-flows={}", group.flows), "--forward-mode=flowgen".into()]);
+    }
+    Testpmd::start(&plan.dir, &load)
+}
+
+fn run_case(
+    options: &Options,
+    group: &Group,
+    case: &Case,
+    switch: &mut dyn Switch,
+    load: &mut Testpmd,
+) -> Result<Outcome> {
+    let before_ns = ping_pong(options, switch)?;
+    load.command(&format!("set txpkts {}", case.size))?;
+    if group.flows > 0 {
+        load.command("set fwd flowgen")?;
+        load.command("start")?;
+    } else {
+        load.command("set fwd io")?;
+        load.command("start tx_first 8")?;
+    }
+    std::thread::sleep(WARM_UP);
+    let (measured, waited) = measure(options, switch, load)?;
+    load.command("stop")?;
+    load.drain()?;
+    let after_ns = ping_pong(options, switch)?;
+    if waited > DISTURBED {
+        return Ok(Err(format!("others had {:.0} % of a core meanwhile", waited * 100.0)));
+    }
+    Ok(measured.map(|(mpps, cycles_per_frame)| Run {
+        placement: Placement::of(before_ns, after_ns),
+        ping_pong_ns: [before_ns, after_ns],
+        mpps,
+        cycles_per_frame,
+    }))
+}
+
+/// Reads all counters twice. Returns Mpps and cycles per frame, and the larger share of time switch or load waited for a core.
+fn measure(
+    options: &Options,
+    switch: &mut dyn Switch,
+    load: &mut Testpmd,
+) -> Result<(std::result::Result<(f64, f64), String>, f64)> {
+    let time = Duration::from_millis(if options.quick { 700 } else { 1500 });
+    let pids = [switch.pid(), load.process().pid()];
+    let work = switch.work()?;
+    let received = total_received(load)?;
+    let start = Instant::now();
+    let waits = [poll_thread_wait(pids[0])?, poll_thread_wait(pids[1])?];
+    std::thread::sleep(time);
+    let waited = [poll_thread_wait(pids[0])? - waits[0], poll_thread_wait(pids[1])? - waits[1]];
+    let elapsed = start.elapsed().as_secs_f64();
+    let received = total_received(load)? - received;
+    let until_read = start.elapsed().as_secs_f64();
+    let now = switch.work()?;
+    let frames = now.frames - work.frames;
+    let share = waited[0].max(waited[1]).as_secs_f64() / elapsed;
+    if received == 0 || frames == 0 {
+        return Ok((Err("no frame came through".into()), share));
+    }
+    let cycles = (now.busy_cycles - work.busy_cycles) as f64 / frames as f64;
+    Ok((Ok((received as f64 / until_read / 1e6, cycles)), share))
+}
+
+fn total_received(load: &mut Testpmd) -> Result<u64> {
+    Ok(load.stats()?.iter().map(|port| port.rx_frames).sum())
+}
+
+/// Measures between the cores while the switch holds still; the load is at its prompt.
+fn ping_pong(options: &Options, switch: &dyn Switch) -> Result<f64> {
+    let _still = Paused::new(switch.pid())?;
+    ping_pong_ns(options.switch_core, options.load_core)
+}
+
+/// What a system uses with two ports and nobody at them.
+pub(crate) fn idle(options: &Options, system: System) -> Result<Idle> {
+    let group = Group { packed: false, rules: crate::Rules::PortToPort, flows: 0, cases: Vec::new() };
+    let watch = |pages: Pages| -> Result<(u64, f64)> {
+        let dir = tempfile::Builder::new().prefix("rw-bench-").tempdir()?;
+        let switch = system.start(&plan(options, pages, &group, dir.path()))?;
+        std::thread::sleep(IDLE_SETTLE);
+        let before = cpu_time(switch.pid())?;
+        std::thread::sleep(IDLE_TIME);
+        let used = cpu_time(switch.pid())? - before;
+        let resident = resident_bytes(switch.pid())?;
+        switch.stop()?;
+        Ok((resident, 100.0 * used.as_secs_f64() / IDLE_TIME.as_secs_f64()))
+    };
+    let (resident_bytes, cpu_percent) = watch(Pages::Small)?;
+    let resident_bytes_huge_pages = if options.huge_pages { Some(watch(Pages::Huge)?.0) } else { None };
+    Ok(Idle { resident_bytes, resident_bytes_huge_pages, cpu_percent })
+}
