@@ -23,7 +23,10 @@ pub unsafe fn copy(src: *const u8, dst: *mut u8, len: usize) {
             core::ptr::copy(src, dst, len);
         } else if len >= 64 {
             block::<64>(src, dst);
-            block::<64>(src.add(len - 64), dst.add(len - 64));
+            // The shortest frames are 64 bytes: not twice.
+            if len > 64 {
+                block::<64>(src.add(len - 64), dst.add(len - 64));
+            }
         } else if len >= 32 {
             block::<32>(src, dst);
             block::<32>(src.add(len - 32), dst.add(len - 32));

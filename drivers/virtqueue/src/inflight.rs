@@ -206,19 +206,12 @@ impl InflightQueue {
         self.u16_at(VERSION_OFFSET).store(0, Ordering::Relaxed);
     }
 
-    /// Saves what completing `done` from `start` to `end` is going to overwrite, but for the first descriptor.
+    /// Saves what completing `done` from `start` on is going to overwrite, but for the first descriptor.
     ///
     /// # Safety
     /// `desc` must point to a ring of `size` descriptors.
     #[inline]
-    pub(crate) unsafe fn begin_packed(
-        &self,
-        desc: *const Desc,
-        size: u16,
-        start: Position,
-        done: &[Done],
-        end: Position,
-    ) {
+    pub(crate) unsafe fn begin_packed(&self, desc: *const Desc, size: u16, start: Position, done: &[Done]) {
         let mut at = start;
         let mut count = 0;
         for (k, d) in done.iter().enumerate().take(self.size as usize) {
@@ -235,7 +228,7 @@ impl InflightQueue {
         }
         // A killed process has done a prefix of its program order; only the compiler could change that.
         compiler_fence(Ordering::SeqCst);
-        self.step().store(step_bits(start, end, count as u16), Ordering::Relaxed);
+        self.step().store(step_bits(start, at, count as u16), Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
     }
 

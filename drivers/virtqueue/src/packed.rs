@@ -3,12 +3,13 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use guest_memory::MemMap;
+use packet::BURST_MAX;
 use virtio_defs::packed::{
     Desc, EVENT_DESC, EVENT_DISABLE, EVENT_ENABLE, Event, desc_bytes, is_avail, used_flags,
 };
 use virtio_defs::{QUEUE_SIZE_MAX, desc_flag, feature, needs_event};
 
-use crate::ring::{Done, Head, Ring};
+use crate::ring::{Done, Head, Raw, RawBurst, Ring};
 use crate::split::area;
 use crate::{InflightQueue, RingConfig, RingError};
 
@@ -140,6 +141,8 @@ pub(crate) fn used_word(done: &Done, wrap: bool) -> u64 {
 impl Ring for PackedRing {
     const TABLE_LINKED: bool = false;
     const SLOT_PER_DESC: bool = true;
+    const FLAGS_SHIFT: u32 = 48;
+    const ID_SHIFT: u32 = 32;
 
     #[inline(always)]
     fn size(&self) -> u16 {
@@ -149,6 +152,37 @@ impl Ring for PackedRing {
     #[inline(always)]
     fn refresh(&mut self) -> Result<(), RingError> {
         Ok(())
+    }
+
+    #[inline(always)]
+    fn peek(&self, heads: &mut RawBurst, want: usize) -> Result<usize, RingError> {
+        let (desc, size) = (self.desc.cast::<u64>(), usize::from(self.size));
+        // Not more than once round, whatever the driver does to the flags meanwhile.
+        let want = want.min(size).min(BURST_MAX);
+        let (mut slot, mut wrap) = (usize::from(self.next.slot), self.next.wrap);
+        for (k, head) in heads.iter_mut().take(want).enumerate() {
+            // SAFETY: slot < size: an aligned descriptor of the ring. Its second word is loaded first, with Acquire:
+            // the flags in it say whether the rest is there.
+            let (addr, word) = unsafe {
+                let words = desc.add(slot * 2);
+                let word = AtomicU64::from_ptr(words.add(1)).load(Ordering::Acquire);
+                (words.read_volatile(), word)
+            };
+            if !is_avail((word >> Self::FLAGS_SHIFT) as u16, wrap) {
+                return Ok(k);
+            }
+            head.write(Raw { addr, word });
+            slot += 1;
+            if slot == size {
+                (slot, wrap) = (0, !wrap);
+            }
+        }
+        Ok(want)
+    }
+
+    #[inline(always)]
+    fn advance(&mut self, n: u16) {
+        self.next = self.next.plus(n, self.size);
     }
 
     #[inline(always)]
@@ -187,19 +221,21 @@ impl Ring for PackedRing {
         let Some((first, rest)) = done.split_first() else { return };
         let start = self.used;
         let mut at = start.plus(first.slots, self.size);
-        let end = done.iter().fold(start, |p, d| p.plus(d.slots, self.size));
         if let Some(inflight) = &self.inflight {
             // SAFETY: every slot named is below the size of the ring, whose descriptors the map keeps.
-            unsafe { inflight.begin_packed(self.desc, self.size, start, done, end) };
+            unsafe { inflight.begin_packed(self.desc, self.size, start, done) };
         }
+        let (desc, size) = (self.desc.cast::<u64>(), self.size);
         let mut total = first.slots;
         for d in rest {
-            self.word(at.slot).store(used_word(d, at.wrap), Ordering::Relaxed);
-            at = at.plus(d.slots, self.size);
+            // SAFETY: at.slot < size; the second word of an aligned descriptor.
+            let word = unsafe { AtomicU64::from_ptr(desc.add(usize::from(at.slot) * 2 + 1)) };
+            word.store(used_word(d, at.wrap), Ordering::Relaxed);
+            at = at.plus(d.slots, size);
             total = total.saturating_add(d.slots);
         }
         self.word(start.slot).store(used_word(first, start.wrap), Ordering::Release);
-        self.used = end;
+        self.used = at;
         self.unsignalled = self.unsignalled.saturating_add(total).min(self.size);
         if let Some(inflight) = &self.inflight {
             inflight.commit_packed(self.used);
@@ -213,7 +249,7 @@ impl Ring for PackedRing {
         let end = done.iter().fold(start, |p, d| p.plus(d.slots, self.size));
         if let Some(inflight) = &self.inflight {
             // SAFETY: as in `complete`.
-            unsafe { inflight.begin_packed(self.desc, self.size, start, &[], end) };
+            unsafe { inflight.begin_packed(self.desc, self.size, start, done) };
         }
         self.word(start.slot).store(used_word(last, start.wrap), Ordering::Release);
         let total = done.iter().fold(0u16, |n, d| n.saturating_add(d.slots));

@@ -1,6 +1,10 @@
 //! What the two ring layouts have in common for the device.
 
+use std::mem::MaybeUninit;
+
 use guest_memory::MemMap;
+use packet::BURST_MAX;
+use virtio_defs::desc_flag::{INDIRECT, NEXT, WRITE};
 
 use crate::{RingConfig, RingError};
 
@@ -17,6 +21,41 @@ pub(crate) struct Head {
     pub id: u16,
     /// Split: the table index of the successor.
     pub next: u16,
+}
+
+/// A descriptor as the fast path keeps it: the two words read from the ring, the second with the chain's name in it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Raw {
+    /// Guest-physical address.
+    pub addr: u64,
+    /// Length in the low half; flags and name where [`Ring::FLAGS_SHIFT`] and [`Ring::ID_SHIFT`] say.
+    pub word: u64,
+}
+
+/// Room for the descriptors of a burst.
+pub(crate) type RawBurst = [MaybeUninit<Raw>; BURST_MAX];
+
+impl Raw {
+    pub(crate) const NO_BURST: RawBurst = [const { MaybeUninit::uninit() }; BURST_MAX];
+
+    /// Length in bytes.
+    #[inline(always)]
+    pub(crate) fn len(self) -> u32 {
+        self.word as u32
+    }
+
+    /// The name under which it is completed.
+    #[inline(always)]
+    pub(crate) fn id<R: Ring>(self) -> u16 {
+        (self.word >> R::ID_SHIFT) as u16
+    }
+
+    /// Whether it is a chain of one descriptor that the device writes, or reads.
+    #[inline(always)]
+    pub(crate) fn is_single<R: Ring>(self, write: bool) -> bool {
+        let kind = u64::from(NEXT | INDIRECT | WRITE) << R::FLAGS_SHIFT;
+        self.word & kind == if write { u64::from(WRITE) << R::FLAGS_SHIFT } else { 0 }
+    }
 }
 
 /// A chain to be given back.
@@ -36,12 +75,27 @@ pub(crate) trait Ring {
     const TABLE_LINKED: bool;
     /// Whether each descriptor of a chain takes a ring entry (packed), or the chain takes one (split).
     const SLOT_PER_DESC: bool;
+    /// Where the flags are in [`Raw::word`].
+    const FLAGS_SHIFT: u32;
+    /// Where the name is in [`Raw::word`].
+    const ID_SHIFT: u32;
 
     /// Entries of the ring.
     fn size(&self) -> u16;
 
     /// Looks for new entries.
     fn refresh(&mut self) -> Result<(), RingError>;
+
+    /// Reads up to `want` available descriptors from the position on, at most a burst, without taking them, and
+    /// returns how many. Successors of a packed chain come as descriptors of their own: stop at one that is not
+    /// [`Raw::is_single`].
+    ///
+    /// # Errors
+    /// The first entry is broken. A later one is reported when it is the first.
+    fn peek(&self, heads: &mut RawBurst, want: usize) -> Result<usize, RingError>;
+
+    /// Takes `n` of the descriptors that were peeked at.
+    fn advance(&mut self, n: u16);
 
     /// Takes the next available descriptor, if there is one.
     fn take(&mut self) -> Result<Option<Head>, RingError>;

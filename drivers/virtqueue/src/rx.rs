@@ -1,6 +1,5 @@
 //! The device side of the ring on which a guest transmits: frames come from here.
 
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
@@ -8,14 +7,13 @@ use guest_memory::MemMap;
 use packet::copy::prefetch_read;
 use packet::{BURST_MAX, Burst, Offload, Segment};
 use port::{Armed, DropReason, PortCounters, QueueFault, RxQueue};
-use virtio_defs::desc_flag::{INDIRECT, NEXT, WRITE};
 use virtio_defs::feature;
 use virtio_defs::net::HEADER_BYTES;
 
 use crate::chain::{CHAIN_MAX, Piece, Walk};
 use crate::core::{AnyRing, Core, queue_setters, with_ring};
 use crate::net_header::{FRAME_MAX, from_words, is_empty, judge};
-use crate::ring::{Done, Ring};
+use crate::ring::{Done, Raw, Ring};
 use crate::{RingConfig, RingError};
 
 /// Bytes of an Ethernet header: the shortest frame.
@@ -40,24 +38,13 @@ pub struct VirtioRx {
 struct Taken {
     count: usize,
     done: [Done; BURST_MAX],
-    /// Pieces of those that are not a single one.
+    /// Scratch for one that is not a single descriptor.
     pieces: Vec<Piece>,
     segments: Vec<Segment>,
 }
 
 // SAFETY: the raw pointers in `pieces` and `segments` are scratch of one `receive` and not followed after it.
 unsafe impl Send for Taken {}
-
-/// A chain between the two passes over a burst: one piece, or (with a null pointer) a range of `Taken::pieces`.
-#[derive(Clone, Copy)]
-struct Staged {
-    ptr: *const u8,
-    len: u32,
-    /// For a range: where it begins, and whether all of it is listed.
-    first_piece: u16,
-    pieces: u16,
-    listed: bool,
-}
 
 impl VirtioRx {
     /// Starts a ring.
@@ -69,7 +56,7 @@ impl VirtioRx {
         let taken = Taken {
             count: 0,
             done: [Done::default(); BURST_MAX],
-            pieces: Vec::with_capacity(BURST_MAX * CHAIN_MAX),
+            pieces: Vec::with_capacity(CHAIN_MAX),
             segments: Vec::with_capacity(CHAIN_MAX),
         };
         Ok(VirtioRx { core, ring, taken, kicks: 0, armed: false })
@@ -83,7 +70,6 @@ impl VirtioRx {
 }
 
 impl RxQueue for VirtioRx {
-    #[inline]
     fn receive(&mut self, burst: &mut Burst, counters: &PortCounters) -> Result<(), QueueFault> {
         if let Some(fault) = self.core.fault {
             return Err(fault);
@@ -104,7 +90,6 @@ impl RxQueue for VirtioRx {
         }
     }
 
-    #[inline]
     fn release(&mut self, _burst: &mut Burst, counters: &PortCounters) {
         let count = std::mem::take(&mut self.taken.count);
         if count == 0 || self.core.fault.is_some() {
@@ -134,7 +119,10 @@ impl RxQueue for VirtioRx {
     }
 }
 
-/// Two passes, so that the second finds in the cache what the first one prefetched.
+/// Takes up to a burst of chains. Runs of the usual kind, one descriptor each, are taken in passes over all of them, so
+/// that a later pass finds in the cache what an earlier one prefetched; the others one by one.
+///
+/// On an error nothing was received: the burst is empty.
 #[inline(always)]
 fn receive<R: Ring, const OFFLOADS: bool>(
     core: &mut Core,
@@ -145,96 +133,94 @@ fn receive<R: Ring, const OFFLOADS: bool>(
 ) -> Result<(), RingError> {
     assert_eq!(taken.count, 0, "the last burst was released");
     ring.refresh()?;
-    let mut staged = [const { MaybeUninit::<Staged>::uninit() }; BURST_MAX];
-    let count = stage(core, ring, taken, burst, &mut staged)?;
-    taken.count = count;
+    let room = burst.room();
     let mut tally = Tally::default();
-    for staged in &staged[..count] {
-        // SAFETY: `stage` filled the first `count`.
-        let staged = unsafe { staged.assume_init() };
-        let len = (staged.len as usize).wrapping_sub(HEADER_BYTES);
-        let fast = !staged.ptr.is_null() && len.wrapping_sub(FRAME_MIN) <= FRAME_MAX - FRAME_MIN;
-        if !fast {
-            unusual::<OFFLOADS>(core, taken, &staged, burst, &mut tally);
-            continue;
-        }
-        tally.bytes += len as u64;
-        // SAFETY: `staged.len` bytes are mapped from ptr on, more than the header's; the words have alignment 1.
-        let (low, high) = if OFFLOADS { unsafe { read_header(staged.ptr) } } else { (0, 0) };
-        let offload = if OFFLOADS && !is_empty(low, high) {
-            match judge(&from_words(low, high), len, core.config.features) {
-                Some(offload) => offload,
-                None => {
-                    tally.bad_offload += 1;
-                    continue;
-                }
-            }
-        } else {
-            Offload::default()
+    loop {
+        let count = taken.count;
+        let fast = match usual::<R, OFFLOADS>(core, ring, taken, burst, &mut tally, room - count) {
+            Ok(fast) => fast,
+            Err(error) => return Err(abandon(burst, error)),
         };
-        // SAFETY: the frame follows the header in the same piece, mapped as long as `core.map`, which outlives the
-        // burst: set_memory and into_state refuse while it is out, and a queue that is dropped takes its burst along.
-        unsafe { burst.push(staged.ptr.add(HEADER_BYTES), len as u32, offload, 0) };
+        taken.count += fast;
+        // What stopped the run is unusual, or nothing. An idle ring ends here at once.
+        if taken.count == room
+            || !match unusual::<R, OFFLOADS>(core, ring, taken, burst, &mut tally) {
+                Ok(more) => more,
+                Err(error) => return Err(abandon(burst, error)),
+            }
+        {
+            break;
+        }
     }
-    if count > 0 {
-        tally.count(count as u64, counters);
+    if taken.count > 0 {
+        tally.count(taken.count as u64, counters);
     }
     Ok(())
 }
 
-/// Takes up to a burst of chains and finds their memory.
+#[cold]
+fn abandon(burst: &mut Burst, error: RingError) -> RingError {
+    burst.clear();
+    error
+}
+
+/// Takes a run of chains of one descriptor, at most `room`, and returns how many.
 #[inline(always)]
-fn stage<R: Ring>(
+fn usual<R: Ring, const OFFLOADS: bool>(
     core: &mut Core,
     ring: &mut R,
     taken: &mut Taken,
-    burst: &Burst,
-    staged: &mut [MaybeUninit<Staged>; BURST_MAX],
+    burst: &mut Burst,
+    tally: &mut Tally,
+    room: usize,
 ) -> Result<usize, RingError> {
-    taken.pieces.clear();
-    let map: &MemMap = &core.map;
+    let mut heads = Raw::NO_BURST;
+    let peeked = ring.peek(&mut heads, room)?;
+    let mut ptrs = [std::ptr::null::<u8>(); BURST_MAX];
     let mut cache = core.cache;
-    let room = burst.room().min(BURST_MAX);
     let mut count = 0;
-    while count < room {
-        let before = ring.position();
-        let Some(head) = ring.take()? else { break };
-        if head.flags & (NEXT | INDIRECT | WRITE) == 0
-            && let Some(ptr) = cache.translate_gpa(map, head.addr, head.len.into())
-        {
-            let ptr = ptr.as_ptr().cast_const();
-            // The frame usually begins a cache line of its own, behind the header's.
-            prefetch_read(ptr);
-            prefetch_read(ptr.wrapping_add(64));
-            staged[count].write(Staged { ptr, len: head.len, first_piece: 0, pieces: 0, listed: true });
-            taken.done[count] = Done { id: head.id, slots: 1, len: 0 };
-        } else {
-            let first_piece = taken.pieces.len();
-            let mut walk = Walk {
-                map,
-                cache: &mut cache,
-                indirect: core.config.has(feature::INDIRECT_DESC),
-                write: false,
-                pieces: &mut taken.pieces,
-            };
-            let chain = walk.run(ring, head)?;
-            if taken.pieces.len() > burst.segment_room() {
-                // Next time; a first chain always has room.
-                ring.rewind(before);
-                break;
-            }
-            staged[count].write(Staged {
-                ptr: std::ptr::null(),
-                len: u32::try_from(chain.bytes).unwrap_or(u32::MAX),
-                first_piece: first_piece as u16,
-                pieces: (taken.pieces.len() - first_piece) as u16,
-                listed: chain.listed,
-            });
-            taken.done[count] = Done { id: chain.id, slots: chain.slots, len: 0 };
+    let done = &mut taken.done[taken.count..];
+    for ((head, ptr), done) in heads.iter().take(peeked).zip(&mut ptrs).zip(done) {
+        // SAFETY: `peek` filled the first `peeked`.
+        let head = unsafe { head.assume_init() };
+        let valid = FRAME_MIN + HEADER_BYTES..=FRAME_MAX + HEADER_BYTES;
+        if !head.is_single::<R>(false) || !valid.contains(&(head.len() as usize)) {
+            break;
         }
+        let Some(at) = cache.translate_gpa(&core.map, head.addr, head.len().into()) else { break };
+        *ptr = at.as_ptr();
+        // The frame usually begins a cache line of its own, behind the header's.
+        if OFFLOADS {
+            prefetch_read(*ptr);
+        }
+        prefetch_read(ptr.wrapping_add(HEADER_BYTES));
+        *done = Done { id: head.id::<R>(), slots: 1, len: 0 };
         count += 1;
     }
     core.cache = cache;
+    ring.advance(count as u16);
+    for (head, ptr) in heads.iter().zip(ptrs).take(count) {
+        // SAFETY: `peek` filled them.
+        let len = unsafe { head.assume_init() }.len() - HEADER_BYTES as u32;
+        tally.bytes += u64::from(len);
+        let mut offload = Offload::default();
+        if OFFLOADS {
+            // SAFETY: the descriptor's bytes are mapped, and they are more than a header's.
+            let (low, high) = unsafe { read_header(ptr) };
+            if !is_empty(low, high) {
+                match judge(&from_words(low, high), len as usize, core.config.features) {
+                    Some(judged) => offload = judged,
+                    None => {
+                        tally.bad_offload += 1;
+                        continue;
+                    }
+                }
+            }
+        }
+        // SAFETY: the frame follows the header in the same piece, mapped as long as `core.map`, which outlives the
+        // burst: set_memory and into_state refuse while it is out, and a queue that is dropped takes its burst along.
+        unsafe { burst.push(ptr.add(HEADER_BYTES), len, offload, 0) };
+    }
     Ok(count)
 }
 
@@ -275,34 +261,67 @@ impl Tally {
     }
 }
 
-/// A frame in several pieces, or none at all.
-#[cold]
+/// Takes one chain of any kind. False: there is none, or the burst has no room for its pieces.
 #[inline(never)]
-fn unusual<const OFFLOADS: bool>(
-    core: &Core,
+fn unusual<R: Ring, const OFFLOADS: bool>(
+    core: &mut Core,
+    ring: &mut R,
     taken: &mut Taken,
-    staged: &Staged,
     burst: &mut Burst,
     tally: &mut Tally,
-) {
-    let pieces = &taken.pieces[staged.first_piece as usize..][..staged.pieces as usize];
-    let Some(len) = (staged.len as usize).checked_sub(HEADER_BYTES) else {
-        tally.bad_chain += 1;
-        return;
+) -> Result<bool, RingError> {
+    let before = ring.position();
+    let Some(head) = ring.take()? else { return Ok(false) };
+    taken.pieces.clear();
+    let mut walk = Walk {
+        map: &core.map,
+        cache: &mut core.cache,
+        indirect: core.config.has(feature::INDIRECT_DESC),
+        write: false,
+        pieces: &mut taken.pieces,
     };
-    tally.bytes += len as u64;
-    if len < FRAME_MIN {
-        tally.runts += 1;
-        return;
+    let chain = walk.run(ring, head)?;
+    if taken.pieces.len() > burst.segment_room() {
+        // Next time; a first chain always has room.
+        ring.rewind(before);
+        return Ok(false);
     }
-    if len > FRAME_MAX || !staged.listed {
+    taken.done[taken.count] = Done { id: chain.id, slots: chain.slots, len: 0 };
+    taken.count += 1;
+    let Some(len) = chain.bytes.checked_sub(HEADER_BYTES as u64) else {
         tally.bad_chain += 1;
-        return;
+        return Ok(true);
+    };
+    tally.bytes += len;
+    if len < FRAME_MIN as u64 {
+        tally.runts += 1;
+    } else if len > FRAME_MAX as u64 || !chain.listed {
+        tally.bad_chain += 1;
+    } else {
+        let header = split_header(&taken.pieces, &mut taken.segments);
+        let mut offload = Offload::default();
+        if OFFLOADS {
+            // SAFETY: the array holds more than ten bytes.
+            let (low, high) = unsafe { read_header(header.as_ptr()) };
+            match judge(&from_words(low, high), len as usize, core.config.features) {
+                Some(judged) => offload = judged,
+                None => {
+                    tally.bad_offload += 1;
+                    return Ok(true);
+                }
+            }
+        }
+        // SAFETY: as for `push` in `usual`; at least FRAME_MIN bytes follow the header, so there is a segment.
+        unsafe { burst.push_segments(&taken.segments, offload, 0) };
     }
-    // The header may lie in any number of pieces (CVE-2022-2132); what follows it is the frame.
+    Ok(true)
+}
+
+/// Copies the header out of the pieces, in any number of which it may lie (CVE-2022-2132), and lists what follows it.
+fn split_header(pieces: &[Piece], frame: &mut Vec<Segment>) -> [u8; HEADER_BYTES] {
     let mut header = [0u8; HEADER_BYTES];
     let mut have = 0;
-    taken.segments.clear();
+    frame.clear();
     for piece in pieces {
         let n = (HEADER_BYTES - have).min(piece.len as usize);
         // SAFETY: n bytes of the piece are mapped, and fit into the header's rest.
@@ -311,23 +330,10 @@ fn unusual<const OFFLOADS: bool>(
         if n < piece.len as usize {
             // SAFETY: n is below the piece's length.
             let ptr = unsafe { piece.ptr.add(n) };
-            taken.segments.push(Segment { ptr, len: piece.len - n as u32 });
+            frame.push(Segment { ptr, len: piece.len - n as u32 });
         }
     }
-    let mut offload = Offload::default();
-    if OFFLOADS {
-        // SAFETY: the array holds more than ten bytes.
-        let (low, high) = unsafe { read_header(header.as_ptr()) };
-        match judge(&from_words(low, high), len, core.config.features) {
-            Some(judged) => offload = judged,
-            None => {
-                tally.bad_offload += 1;
-                return;
-            }
-        }
-    }
-    // SAFETY: as for `push` in `receive`; at least FRAME_MIN bytes follow the header, so there is a segment.
-    unsafe { burst.push_segments(&taken.segments, offload, 0) };
+    header
 }
 
 #[inline(always)]

@@ -9,7 +9,7 @@ use virtio_defs::split::{
 };
 use virtio_defs::{QUEUE_SIZE_MAX, feature, needs_event};
 
-use crate::ring::{Done, Head, Ring};
+use crate::ring::{Done, Head, Raw, RawBurst, Ring};
 use crate::{RingConfig, RingError};
 
 /// Pointers resolved once; all of them stay valid as long as the memory map beside the ring.
@@ -94,15 +94,6 @@ impl SplitRing {
     }
 
     #[inline(always)]
-    fn write_used(&mut self, at: u16, done: &Done) {
-        let offset = RING_OFFSET + (at & self.mask) as usize * size_of::<UsedElem>();
-        let elem = u64::from(done.id) | u64::from(done.len) << 32;
-        // SAFETY: the masked entry is inside the used ring. Entries are 4-byte aligned. The driver doesn't look at
-        // this one before the index says so.
-        unsafe { self.used.add(offset).cast::<u64>().write_unaligned(elem) };
-    }
-
-    #[inline(always)]
     fn publish(&mut self, n: u16) {
         self.next_used = self.next_used.wrapping_add(n);
         self.used_idx().store(self.next_used, Ordering::Release);
@@ -114,6 +105,20 @@ fn areas(config: &RingConfig, map: &MemMap) -> Result<(*const Desc, *mut u8, *mu
     let avail = area(map, config.driver_addr, 2, avail_bytes(config.size))?;
     let used = area(map, config.device_addr, 4, used_bytes(config.size))?;
     Ok((desc.cast(), avail, used))
+}
+
+/// Writes an entry of a used ring.
+///
+/// # Safety
+/// `used` must be a used ring with more than `entry` entries.
+#[inline(always)]
+unsafe fn write_used(used: *mut u8, entry: u16, done: &Done) {
+    let elem = u64::from(done.id) | u64::from(done.len) << 32;
+    // SAFETY: the caller's promise. Entries are 4-byte aligned. The driver doesn't look at this one before the index
+    // says so.
+    unsafe {
+        used.add(RING_OFFSET + usize::from(entry) * size_of::<UsedElem>()).cast::<u64>().write_unaligned(elem)
+    };
 }
 
 /// Resolves a ring area.
@@ -129,6 +134,8 @@ pub(crate) fn area(map: &MemMap, addr: u64, align: u64, bytes: usize) -> Result<
 impl Ring for SplitRing {
     const TABLE_LINKED: bool = true;
     const SLOT_PER_DESC: bool = false;
+    const FLAGS_SHIFT: u32 = 32;
+    const ID_SHIFT: u32 = 48;
 
     #[inline(always)]
     fn size(&self) -> u16 {
@@ -143,6 +150,34 @@ impl Ring for SplitRing {
         }
         self.avail_seen = idx;
         Ok(())
+    }
+
+    #[inline(always)]
+    fn peek(&self, heads: &mut RawBurst, want: usize) -> Result<usize, RingError> {
+        let n = usize::from(self.avail_seen.wrapping_sub(self.next_avail)).min(want);
+        // Locals, because everything behind a pointer would be read again after each volatile access.
+        let (desc, avail, mask, size, next) = (self.desc, self.avail, self.mask, self.size, self.next_avail);
+        for (k, head) in heads.iter_mut().take(n).enumerate() {
+            let entry = usize::from(next.wrapping_add(k as u16) & mask);
+            // SAFETY: the masked entry is inside the available ring, which is 2-byte aligned.
+            let id = unsafe { avail.add(RING_OFFSET + entry * 2).cast::<u16>().read_volatile() };
+            if id >= size {
+                return if k > 0 { Ok(k) } else { Err(RingError::HeadOutOfRange(id.into())) };
+            }
+            // SAFETY: id < size, so both aligned words are inside the table.
+            let (addr, rest) = unsafe {
+                let words = desc.add(id as usize).cast::<u64>();
+                (words.read_volatile(), words.add(1).read_volatile())
+            };
+            // A single descriptor's `next` means nothing: its place takes the name.
+            head.write(Raw { addr, word: rest << 16 >> 16 | u64::from(id) << Self::ID_SHIFT });
+        }
+        Ok(n)
+    }
+
+    #[inline(always)]
+    fn advance(&mut self, n: u16) {
+        self.next_avail = self.next_avail.wrapping_add(n);
     }
 
     #[inline(always)]
@@ -180,8 +215,10 @@ impl Ring for SplitRing {
 
     #[inline(always)]
     fn complete(&mut self, done: &[Done]) {
+        let (used, mask, next) = (self.used, self.mask, self.next_used);
         for (k, d) in done.iter().enumerate() {
-            self.write_used(self.next_used.wrapping_add(k as u16), d);
+            // SAFETY: the used ring is this ring's own.
+            unsafe { write_used(used, next.wrapping_add(k as u16) & mask, d) };
         }
         self.publish(done.len() as u16);
     }
@@ -189,7 +226,8 @@ impl Ring for SplitRing {
     #[inline(always)]
     fn complete_in_order(&mut self, done: &[Done]) {
         if let Some(last) = done.last() {
-            self.write_used(self.next_used, last);
+            // SAFETY: the used ring is this ring's own, and the entry masked.
+            unsafe { write_used(self.used, self.next_used & self.mask, last) };
             self.publish(done.len() as u16);
         }
     }

@@ -1,20 +1,18 @@
 //! The device side of the ring on which a guest receives: frames go there.
 
-use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 use guest_memory::MemMap;
 use packet::copy::{copy, prefetch_write};
 use packet::{BURST_MAX, Burst, Offload};
 use port::{Accepts, DropReason, PortCounters, QueueFault, Selection, TxQueue};
-use virtio_defs::desc_flag::{INDIRECT, NEXT, WRITE};
 use virtio_defs::feature;
 use virtio_defs::net::{self, HEADER_BYTES};
 
 use crate::chain::{CHAIN_MAX, Piece, Walk};
 use crate::core::{AnyRing, Core, queue_setters, with_ring};
 use crate::net_header::to_words;
-use crate::ring::{Done, Ring};
+use crate::ring::{Done, Raw, Ring};
 use crate::{RingConfig, RingError};
 
 /// A transmit queue of the switch on a guest's receive ring.
@@ -34,27 +32,15 @@ pub struct VirtioTx {
     unsignalled: bool,
 }
 
+/// What one frame is spread over, when that is more than one descriptor.
 #[derive(Debug)]
 struct Scratch {
-    /// Buffers filled in this burst, in ring order.
     done: Vec<Done>,
-    /// Pieces of frames that are spread over several, and of all frames while the log is on.
     pieces: Vec<Piece>,
 }
 
 // SAFETY: the raw pointers in `pieces` are scratch of one `transmit` and not followed after it.
 unsafe impl Send for Scratch {}
-
-/// A frame between the two passes: one piece, or (with a null pointer) a range of `Scratch::pieces`.
-#[derive(Clone, Copy)]
-struct Staged {
-    ptr: *mut u8,
-    frame: u8,
-    /// Buffers it takes.
-    buffers: u16,
-    first_piece: u32,
-    pieces: u32,
-}
 
 impl VirtioTx {
     /// Starts a ring.
@@ -70,10 +56,8 @@ impl VirtioTx {
             tso_ecn: csum && config.has(net::feature::GUEST_ECN),
         };
         let (core, ring) = Core::new(config, map)?;
-        let scratch = Scratch {
-            done: Vec::with_capacity(BURST_MAX * CHAIN_MAX),
-            pieces: Vec::with_capacity(BURST_MAX * CHAIN_MAX),
-        };
+        let scratch =
+            Scratch { done: Vec::with_capacity(2 * CHAIN_MAX), pieces: Vec::with_capacity(2 * CHAIN_MAX) };
         Ok(VirtioTx { core, ring, scratch, accepts, unsignalled: false })
     }
 
@@ -85,28 +69,31 @@ impl VirtioTx {
 }
 
 impl TxQueue for VirtioTx {
-    #[inline]
     fn transmit(&mut self, frames: Selection<'_>, counters: &PortCounters) -> Result<(), QueueFault> {
         let Selection { burst, which } = frames;
-        for (k, which) in which.chunks(BURST_MAX).enumerate() {
-            let sent = match self.core.fault {
-                Some(fault) => Err(fault),
-                None => self.transmit_burst(burst, which, counters),
-            };
-            if let Err(fault) = sent {
-                let left = frames.which.len() - k * BURST_MAX;
-                counters.dropped(DropReason::PortDown, left as u64);
-                return Err(fault);
-            }
+        let mut tally = Tally::default();
+        let outcome = match self.core.fault {
+            Some(fault) => Err(fault),
+            None => self.transmit_all(burst, which, &mut tally),
+        };
+        if outcome.is_err() {
+            // What a broken ring was given counts as given only when it was published before.
+            let left = which.len() as u64 - tally.frames - tally.full - tally.small;
+            counters.dropped(DropReason::PortDown, left);
         }
-        Ok(())
+        self.unsignalled |= tally.frames > 0;
+        counters.sent(tally.frames, tally.bytes);
+        if tally.full | tally.small != 0 {
+            counters.dropped(DropReason::TxFull, tally.full);
+            counters.dropped(DropReason::TxBufferTooSmall, tally.small);
+        }
+        outcome
     }
 
     fn accepts(&self) -> Accepts {
         self.accepts
     }
 
-    #[inline]
     fn flush(&mut self, counters: &PortCounters) -> Result<(), QueueFault> {
         if let Some(fault) = self.core.fault {
             return Err(fault);
@@ -119,36 +106,24 @@ impl TxQueue for VirtioTx {
 }
 
 impl VirtioTx {
-    /// Sends up to a burst. On an error none of it was sent, and none is counted.
     #[inline(always)]
-    fn transmit_burst(
-        &mut self,
-        burst: &Burst,
-        which: &[u8],
-        counters: &PortCounters,
-    ) -> Result<(), QueueFault> {
+    fn transmit_all(&mut self, burst: &Burst, which: &[u8], tally: &mut Tally) -> Result<(), QueueFault> {
         let (core, scratch) = (&mut self.core, &mut self.scratch);
-        let tally = match (&mut self.ring, self.accepts.partial_checksum) {
-            (AnyRing::Split(r), true) => transmit::<_, true>(core, r, scratch, burst, which),
-            (AnyRing::Split(r), false) => transmit::<_, false>(core, r, scratch, burst, which),
-            (AnyRing::Packed(r), true) => transmit::<_, true>(core, r, scratch, burst, which),
-            (AnyRing::Packed(r), false) => transmit::<_, false>(core, r, scratch, burst, which),
+        let sent = match (&mut self.ring, self.accepts.partial_checksum) {
+            (AnyRing::Split(r), true) => transmit::<_, true>(core, r, scratch, burst, which, tally),
+            (AnyRing::Split(r), false) => transmit::<_, false>(core, r, scratch, burst, which, tally),
+            (AnyRing::Packed(r), true) => transmit::<_, true>(core, r, scratch, burst, which, tally),
+            (AnyRing::Packed(r), false) => transmit::<_, false>(core, r, scratch, burst, which, tally),
         };
-        let tally = tally.map_err(|error| self.core.fail(error))?;
         if self.core.map.faulted() {
+            *tally = Tally::default();
             return Err(self.core.fail(RingError::MemoryGone(0)));
         }
-        self.unsignalled |= tally.frames > 0;
-        counters.sent(tally.frames, tally.bytes);
-        if tally.full | tally.small != 0 {
-            counters.dropped(DropReason::TxFull, tally.full);
-            counters.dropped(DropReason::TxBufferTooSmall, tally.small);
-        }
-        Ok(())
+        sent.map_err(|error| self.core.fail(error))
     }
 }
 
-/// What happened to a burst, to be counted once.
+/// What happened to the frames, to be counted once.
 #[derive(Default)]
 struct Tally {
     frames: u64,
@@ -157,7 +132,8 @@ struct Tally {
     small: u64,
 }
 
-/// Finds buffers for all frames first, prefetching them, then fills them, then publishes.
+/// Sends all frames for which there are buffers. Runs of the usual kind, one descriptor each that has room, are
+/// sent in passes over all of them: find and prefetch the buffers, fill them, publish. The others one by one.
 #[inline(always)]
 fn transmit<R: Ring, const OFFLOADS: bool>(
     core: &mut Core,
@@ -165,156 +141,162 @@ fn transmit<R: Ring, const OFFLOADS: bool>(
     scratch: &mut Scratch,
     burst: &Burst,
     which: &[u8],
-) -> Result<Tally, RingError> {
+    tally: &mut Tally,
+) -> Result<(), RingError> {
     ring.refresh()?;
-    let mut staged = [const { MaybeUninit::<Staged>::uninit() }; BURST_MAX];
-    let mut tally = Tally::default();
-    let count = stage(core, ring, scratch, burst, which, &mut staged, &mut tally)?;
-    for staged in &staged[..count] {
-        // SAFETY: `stage` filled the first `count`.
-        let staged = unsafe { staged.assume_init() };
-        let i = staged.frame as usize;
-        let header = header::<OFFLOADS>(burst.offload(i), staged.buffers);
-        if staged.ptr.is_null() {
-            let pieces = &scratch.pieces[staged.first_piece as usize..][..staged.pieces as usize];
-            scatter(burst, i, &header, pieces);
-        } else {
-            // SAFETY: `stage` found room for the header and `frame_len` bytes; the frame's pieces add up to that.
-            unsafe { fill(burst, i, &header, staged.ptr) };
+    let mut left = which;
+    while !left.is_empty() {
+        let sent = usual::<R, OFFLOADS>(core, ring, burst, left, tally)?;
+        left = &left[sent..];
+        // What stopped the run: a burst's length, a frame or buffer of another kind, or an empty ring.
+        let Some((&frame, rest)) = left.split_first() else { break };
+        if !unusual::<R, OFFLOADS>(core, ring, scratch, burst, frame.into(), tally)? {
+            tally.full += left.len() as u64;
+            break;
         }
+        left = rest;
     }
-    if count > 0 {
-        ring.complete(&scratch.done);
-        if core.logging {
-            log_burst(core, ring, scratch);
-        }
-    }
-    Ok(tally)
+    Ok(())
 }
 
+/// Sends a run of frames, each into one descriptor that has room for it, and returns how many.
 #[inline(always)]
-fn stage<R: Ring>(
+fn usual<R: Ring, const OFFLOADS: bool>(
+    core: &mut Core,
+    ring: &mut R,
+    burst: &Burst,
+    which: &[u8],
+    tally: &mut Tally,
+) -> Result<usize, RingError> {
+    let mut heads = Raw::NO_BURST;
+    let peeked = ring.peek(&mut heads, which.len().min(BURST_MAX))?;
+    let mut ptrs = [std::ptr::null_mut::<u8>(); BURST_MAX];
+    let mut done = [Done::default(); BURST_MAX];
+    let mut cache = core.cache;
+    let mut count = 0;
+    let mut bytes = 0;
+    for (((head, &frame), ptr), done) in heads.iter().take(peeked).zip(which).zip(&mut ptrs).zip(&mut done) {
+        // SAFETY: `peek` filled the first `peeked`.
+        let head = unsafe { head.assume_init() };
+        let need = HEADER_BYTES + burst.frame_len(frame.into());
+        if !head.is_single::<R>(true) || (head.len() as usize) < need {
+            break;
+        }
+        let Some(at) = cache.translate_gpa(&core.map, head.addr, need as u64) else { break };
+        *ptr = at.as_ptr();
+        // The frame usually begins a cache line of its own, behind the header's.
+        prefetch_write(*ptr);
+        prefetch_write(ptr.wrapping_add(HEADER_BYTES));
+        *done = Done { id: head.id::<R>(), slots: 1, len: need as u32 };
+        bytes += need as u64;
+        count += 1;
+    }
+    core.cache = cache;
+    if count == 0 {
+        return Ok(0);
+    }
+    for (&frame, &ptr) in which.iter().zip(&ptrs).take(count) {
+        let header = header::<OFFLOADS>(burst.offload(frame.into()), 1);
+        // SAFETY: there is room for header and frame, found above.
+        unsafe { fill(burst, frame.into(), &header, ptr) };
+    }
+    ring.advance(count as u16);
+    ring.complete(&done[..count]);
+    tally.frames += count as u64;
+    tally.bytes += bytes - (count * HEADER_BYTES) as u64;
+    if core.logging {
+        let pieces = heads.iter().zip(&done).take(count).map(|(head, done)| {
+            // SAFETY: `peek` filled them.
+            (unsafe { head.assume_init() }.addr, done.len)
+        });
+        log_written(core, ring, pieces, count as u16);
+    }
+    Ok(count)
+}
+
+/// Sends one frame into whatever buffers there are, or drops it. False: the ring has no buffer at all.
+#[inline(never)]
+fn unusual<R: Ring, const OFFLOADS: bool>(
     core: &mut Core,
     ring: &mut R,
     scratch: &mut Scratch,
     burst: &Burst,
-    which: &[u8],
-    staged: &mut [MaybeUninit<Staged>; BURST_MAX],
+    frame: usize,
     tally: &mut Tally,
-) -> Result<usize, RingError> {
-    scratch.done.clear();
-    scratch.pieces.clear();
-    let map: &MemMap = &core.map;
-    let mut cache = core.cache;
-    let mut count = 0;
-    for (k, &frame) in which.iter().enumerate() {
-        let need = HEADER_BYTES + burst.frame_len(frame as usize);
-        let before = ring.position();
-        let Some(head) = ring.take()? else {
-            tally.full += (which.len() - k) as u64;
-            break;
-        };
-        let simple = head.flags & (NEXT | INDIRECT | WRITE) == WRITE && head.len as usize >= need;
-        if simple && let Some(ptr) = cache.translate_gpa(map, head.addr, need as u64) {
-            let ptr = ptr.as_ptr();
-            prefetch_write(ptr);
-            prefetch_write(ptr.wrapping_add(64));
-            staged[count].write(Staged { ptr, frame, buffers: 1, first_piece: 0, pieces: 0 });
-            scratch.done.push(Done { id: head.id, slots: 1, len: need as u32 });
+) -> Result<bool, RingError> {
+    let need = HEADER_BYTES + burst.frame_len(frame);
+    match gather(core, ring, scratch, need)? {
+        Gathered::Nothing => return Ok(false),
+        Gathered::TooFew => tally.full += 1,
+        Gathered::TooSmall => tally.small += 1,
+        Gathered::Room => {
+            let header = header::<OFFLOADS>(burst.offload(frame), scratch.done.len() as u16);
+            scatter(burst, frame, &header, &scratch.pieces);
+            ring.complete(&scratch.done);
+            tally.frames += 1;
+            tally.bytes += (need - HEADER_BYTES) as u64;
             if core.logging {
-                scratch.pieces.push(Piece { ptr, gpa: head.addr, len: need as u32 });
-            }
-        } else {
-            ring.rewind(before);
-            let mut gather = Gather { core_features: core.config.features, map, cache: &mut cache, scratch };
-            match gather.run(ring, need)? {
-                Gathered::Room { buffers, first_piece } => {
-                    let pieces = (scratch.pieces.len() - first_piece) as u32;
-                    let first_piece = first_piece as u32;
-                    staged[count].write(Staged {
-                        ptr: std::ptr::null_mut(),
-                        frame,
-                        buffers,
-                        first_piece,
-                        pieces,
-                    });
-                }
-                Gathered::Empty => {
-                    tally.full += 1;
-                    continue;
-                }
-                Gathered::TooSmall => {
-                    tally.small += 1;
-                    continue;
-                }
+                let slots = scratch.done.iter().fold(0u16, |n, d| n.saturating_add(d.slots));
+                log_written(core, ring, scratch.pieces.iter().map(|p| (p.gpa, p.len)), slots);
             }
         }
-        count += 1;
-        tally.bytes += (need - HEADER_BYTES) as u64;
     }
-    tally.frames = count as u64;
-    core.cache = cache;
-    Ok(count)
+    Ok(true)
 }
 
-/// Finds several pieces of memory for one frame.
-struct Gather<'a> {
-    core_features: u64,
-    map: &'a MemMap,
-    cache: &'a mut guest_memory::RegionCache,
-    scratch: &'a mut Scratch,
-}
-
+/// What was found for a frame.
 enum Gathered {
-    /// The buffers' pieces are in the scratch from here on.
-    Room { buffers: u16, first_piece: usize },
-    /// The ring has not enough buffers now.
-    Empty,
+    /// The buffers are in the scratch.
+    Room,
+    /// The ring is empty.
+    Nothing,
+    /// The ring's buffers together are too small now.
+    TooFew,
     /// The frame doesn't fit into a buffer (without mergeable ones), or into [`CHAIN_MAX`] pieces.
     TooSmall,
 }
 
-impl Gather<'_> {
-    /// Takes as many chains as `need` bytes take: one, or with mergeable buffers several. Takes none when that fails.
-    #[cold]
-    #[inline(never)]
-    fn run<R: Ring>(&mut self, ring: &mut R, need: usize) -> Result<Gathered, RingError> {
-        let mergeable = self.core_features & net::feature::MRG_RXBUF != 0;
-        let start = ring.position();
-        let (first_piece, first_done) = (self.scratch.pieces.len(), self.scratch.done.len());
-        let mut left = need as u64;
-        let outcome = loop {
-            let Some(head) = ring.take()? else { break Gathered::Empty };
-            let mut walk = Walk {
-                map: self.map,
-                cache: self.cache,
-                indirect: self.core_features & feature::INDIRECT_DESC != 0,
-                write: true,
-                pieces: &mut self.scratch.pieces,
-            };
-            let chain = walk.run(ring, head)?;
-            let bytes = chain.bytes.min(left);
-            self.scratch.done.push(Done { id: chain.id, slots: chain.slots, len: bytes as u32 });
-            left -= bytes;
-            let buffers = self.scratch.done.len() - first_done;
-            let pieces = self.scratch.pieces.len() - first_piece;
-            if !chain.listed || pieces > CHAIN_MAX || buffers > CHAIN_MAX {
-                break Gathered::TooSmall;
-            }
-            if left == 0 {
-                break Gathered::Room { buffers: buffers as u16, first_piece };
-            }
-            if !mergeable {
-                break Gathered::TooSmall;
-            }
+/// Takes as many chains as `need` bytes take: one, or with mergeable buffers several. Takes none when that fails.
+fn gather<R: Ring>(
+    core: &mut Core,
+    ring: &mut R,
+    scratch: &mut Scratch,
+    need: usize,
+) -> Result<Gathered, RingError> {
+    let mergeable = core.config.has(net::feature::MRG_RXBUF);
+    let start = ring.position();
+    scratch.done.clear();
+    scratch.pieces.clear();
+    let mut left = need as u64;
+    let outcome = loop {
+        let Some(head) = ring.take()? else {
+            break if scratch.done.is_empty() { Gathered::Nothing } else { Gathered::TooFew };
         };
-        if !matches!(outcome, Gathered::Room { .. }) {
-            ring.rewind(start);
-            self.scratch.pieces.truncate(first_piece);
-            self.scratch.done.truncate(first_done);
+        let mut walk = Walk {
+            map: &core.map,
+            cache: &mut core.cache,
+            indirect: core.config.has(feature::INDIRECT_DESC),
+            write: true,
+            pieces: &mut scratch.pieces,
+        };
+        let chain = walk.run(ring, head)?;
+        let bytes = chain.bytes.min(left);
+        scratch.done.push(Done { id: chain.id, slots: chain.slots, len: bytes as u32 });
+        left -= bytes;
+        if !chain.listed || scratch.pieces.len() > CHAIN_MAX || scratch.done.len() > CHAIN_MAX {
+            break Gathered::TooSmall;
         }
-        Ok(outcome)
+        if left == 0 {
+            break Gathered::Room;
+        }
+        if !mergeable {
+            break Gathered::TooSmall;
+        }
+    };
+    if !matches!(outcome, Gathered::Room) {
+        ring.rewind(start);
     }
+    Ok(outcome)
 }
 
 /// The header's first eight bytes and the other four.
@@ -377,13 +359,15 @@ fn scatter(burst: &Burst, i: usize, header: &(u64, u32), pieces: &[Piece]) {
     }
 }
 
-/// Marks what the burst wrote. A chain's pieces are marked whole: more than needed, never less.
+/// Marks what was written: address and length of each piece, and the ring. A chain's pieces are marked whole: more than
+/// needed, never less.
 #[cold]
-fn log_burst<R: Ring>(core: &Core, ring: &R, scratch: &Scratch) {
+#[inline(never)]
+fn log_written<R: Ring>(core: &Core, ring: &R, pieces: impl Iterator<Item = (u64, u32)>, slots: u16) {
     let Some(log) = &core.config.log else { return };
     log.begin();
-    for piece in &scratch.pieces {
-        log.mark(piece.gpa, piece.len.into());
+    for (gpa, len) in pieces {
+        log.mark(gpa, len.into());
     }
-    core.log_ring(ring, scratch.done.iter().fold(0, |n, d| d.slots.saturating_add(n)));
+    core.log_ring(ring, slots);
 }
