@@ -339,7 +339,7 @@ impl<H: QueueHost> Server<H> {
         loop {
             let (listener, path) = (self.listener.as_ref(), &self.socket.path);
             let next = async {
-                tokio::time::sleep_until(not_before).await;
+                sleep_until(not_before).await;
                 match listener {
                     Some(listener) => listener.accept().await.map(|(stream, _)| stream),
                     None => UnixStream::connect(path).await,
@@ -467,13 +467,20 @@ fn longer(backoff: Duration) -> Duration {
     (backoff * 2).clamp(BACKOFF_MIN, BACKOFF_MAX)
 }
 
+/// As tokio's, which rounds up to the next millisecond: a moment that has come is not waited for.
+async fn sleep_until(moment: Instant) {
+    if moment > Instant::now() {
+        tokio::time::sleep_until(moment).await;
+    }
+}
+
 /// Waits until it is time and something can be read, and reads once. May be dropped at any time.
 async fn receive(
     stream: &UnixStream,
     decoder: &mut Decoder,
     not_before: Instant,
 ) -> Result<Received, ReceiveError> {
-    tokio::time::sleep_until(not_before).await;
+    sleep_until(not_before).await;
     stream.readable().await?;
     let mut received = Ok(Received::WouldBlock);
     let blocked = stream.try_io(Interest::READABLE, || {
