@@ -27,6 +27,8 @@ mod core;
 pub mod driver;
 mod error;
 mod event;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod inflight;
 mod net_header;
 mod packed;
