@@ -11,6 +11,6 @@ mod fdb;
 mod normal;
 mod vlan;
 
-pub use fdb::{Fdb, FdbEntry, FdbLimits, Learned};
+pub use fdb::{Fdb, FdbEntry, FdbLimits, Learned, NoRoom};
 pub use normal::{BridgePorts, EthHead, Forward, NormalMemo, normal};
 pub use vlan::{PortVlan, TagOp, VlanSet};
