@@ -73,9 +73,9 @@ fn masked_rules(count: u32, from: &str, to: &str) -> Vec<String> {
             write_masked(&mut rule, "nw_dst", dst, dst_mask);
             write_masked(&mut rule, "nw_src", u32::from_be_bytes([10, 254, 0, 0]), upper_bits(src_bits));
             if port_bits > 0 {
-                // flowgen sends to and from port 9 (discard).
+                // flowgen sends from port 1000 (cfg_udp_src).
                 let mask = (0xffff_0000u32 >> port_bits) & 0xffff;
-                write!(rule, ",tp_src={:#x}/{mask:#x}", 9 & mask).expect("memory");
+                write!(rule, ",tp_src={:#x}/{mask:#x}", 1000 & mask).expect("memory");
             }
             rule + &format!(",actions=output:{to}")
         })

@@ -1,7 +1,7 @@
 //! One start of a system and its load, and what is read from both.
 
 use anyhow::Result;
-use lab::switch::{Plan, Switch, System};
+use lab::switch::{Plan, Switch, System, Work};
 use lab::{
     Pages, Paused, Placement, Testpmd, TestpmdOptions, VirtioUser, cpu_time, ping_pong_ns, poll_thread_wait,
     resident_bytes,
@@ -108,27 +108,37 @@ fn run_case(
         load.command("start tx_first 8")?;
     }
     std::thread::sleep(WARM_UP);
-    let (measured, waited) = measure(options, switch, load)?;
+    let sample = measure(options, switch, load)?;
     load.command("stop")?;
     load.drain()?;
     let after_ns = ping_pong(options, switch)?;
-    if waited > DISTURBED {
-        return Ok(Err(format!("others had {:.0} % of a core meanwhile", waited * 100.0)));
+    if sample.others_share > DISTURBED {
+        return Ok(Err(format!("others had {:.0} % of a core meanwhile", sample.others_share * 100.0)));
     }
-    Ok(measured.map(|(mpps, cycles_per_frame)| Run {
+    if sample.received == 0 || sample.work.frames == 0 {
+        return Ok(Err("no frame came through".into()));
+    }
+    Ok(Ok(Run {
         placement: Placement::of(before_ns, after_ns),
         ping_pong_ns: [before_ns, after_ns],
-        mpps,
-        cycles_per_frame,
+        mpps: sample.received as f64 / sample.seconds / 1e6,
+        cycles_per_frame: sample.work.busy_cycles as f64 / sample.work.frames as f64,
     }))
 }
 
-/// Reads all counters twice. Returns Mpps and cycles per frame, and the larger share of time switch or load waited for a core.
-fn measure(
-    options: &Options,
-    switch: &mut dyn Switch,
-    load: &mut Testpmd,
-) -> Result<(std::result::Result<(f64, f64), String>, f64)> {
+/// What happened between two readings of all counters.
+struct Sample {
+    /// Frames the load received.
+    received: u64,
+    /// Between the two readings of `received`.
+    seconds: f64,
+    /// Work of the switch.
+    work: Work,
+    /// The larger share of the time that the polling thread of switch or load waited for its core.
+    others_share: f64,
+}
+
+fn measure(options: &Options, switch: &mut dyn Switch, load: &mut Testpmd) -> Result<Sample> {
     let time = Duration::from_millis(if options.quick { 700 } else { 1500 });
     let pids = [switch.pid(), load.process().pid()];
     let work = switch.work()?;
@@ -137,17 +147,12 @@ fn measure(
     let waits = [poll_thread_wait(pids[0])?, poll_thread_wait(pids[1])?];
     std::thread::sleep(time);
     let waited = [poll_thread_wait(pids[0])? - waits[0], poll_thread_wait(pids[1])? - waits[1]];
-    let elapsed = start.elapsed().as_secs_f64();
+    let others_share = waited[0].max(waited[1]).as_secs_f64() / start.elapsed().as_secs_f64();
     let received = total_received(load)? - received;
-    let until_read = start.elapsed().as_secs_f64();
+    let seconds = start.elapsed().as_secs_f64();
     let now = switch.work()?;
-    let frames = now.frames - work.frames;
-    let share = waited[0].max(waited[1]).as_secs_f64() / elapsed;
-    if received == 0 || frames == 0 {
-        return Ok((Err("no frame came through".into()), share));
-    }
-    let cycles = (now.busy_cycles - work.busy_cycles) as f64 / frames as f64;
-    Ok((Ok((received as f64 / until_read / 1e6, cycles)), share))
+    let work = Work { busy_cycles: now.busy_cycles - work.busy_cycles, frames: now.frames - work.frames };
+    Ok(Sample { received, seconds, work, others_share })
 }
 
 fn total_received(load: &mut Testpmd) -> Result<u64> {

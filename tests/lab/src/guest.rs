@@ -1,6 +1,6 @@
 //! A Linux guest under QEMU without hardware virtualisation, driven at its serial console.
 //!
-//! Facts that shaped this (QEMU 7.2): under TCG, MSI-X on a vhost-user device crashes it, so `vectors=0`; guest memory must be
+//! Facts that shaped this (QEMU 7.2): under TCG, MSI-X on a vhost-user device crashes it, so `vectors=0`; the boot ROM is in another package and not needed, so `romfile=`; guest memory must be
 //! a shared memfd; a guest on the same cores as a polling switch is slow, so limits are generous and counts small.
 
 use anyhow::{Result, bail};
@@ -50,7 +50,7 @@ impl GuestOptions {
 
     fn command_line(&self, image: &GuestImage) -> Vec<String> {
         let mut device =
-            format!("virtio-net-pci,netdev=n0,mac=52:54:00:00:00:{:02x},vectors=0", self.station);
+            format!("virtio-net-pci,netdev=n0,mac=52:54:00:00:00:{:02x},vectors=0,romfile=", self.station);
         if self.queues > 1 {
             device.push_str(",mq=on");
         }
@@ -203,7 +203,10 @@ mod tests {
         let image = GuestImage { kernel: "/k".into(), initrd: "/i".into() };
         let options = GuestOptions { queues: 2, packed: true, ..GuestOptions::new("a", 7, Path::new("/s")) };
         let line = options.command_line(&image).join(" ");
-        assert!(line.contains("mac=52:54:00:00:00:07,vectors=0,mq=on,packed=on,mrg_rxbuf=on"), "{line}");
+        assert!(
+            line.contains("mac=52:54:00:00:00:07,vectors=0,romfile=,mq=on,packed=on,mrg_rxbuf=on"),
+            "{line}"
+        );
         assert!(line.contains("socket,id=c0,path=/s ") && line.contains("queues=2"), "{line}");
     }
 }

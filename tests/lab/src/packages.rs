@@ -5,8 +5,12 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// Packages the system scenarios run.
+///
+/// Debian's `dpdk` does not depend on the libraries its testpmd is linked with, nor does it recommend all of them:
+/// `librte-meta-all` has them.
 pub const FOR_TESTS: &[&str] = &[
     "dpdk",
+    "librte-meta-all",
     "qemu-system-x86",
     "busybox-static",
     "cpio",
@@ -14,7 +18,6 @@ pub const FOR_TESTS: &[&str] = &[
     "iperf3",
     "iproute2",
     "ethtool",
-    "tcpdump",
     "util-linux",
 ];
 
