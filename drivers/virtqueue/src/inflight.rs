@@ -224,7 +224,7 @@ impl InflightQueue {
                 }
                 count += 1;
             }
-            at = at.plus(d.slots, size);
+            at = at.plus(d.slots(), size);
         }
         // A killed process has done a prefix of its program order; only the compiler could change that.
         compiler_fence(Ordering::SeqCst);

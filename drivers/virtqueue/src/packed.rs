@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use guest_memory::MemMap;
 use packet::BURST_MAX;
 use virtio_defs::packed::{
-    Desc, EVENT_DESC, EVENT_DISABLE, EVENT_ENABLE, Event, desc_bytes, is_avail, used_flags,
+    AVAIL, Desc, EVENT_DESC, EVENT_DISABLE, EVENT_ENABLE, Event, USED, avail_flags, desc_bytes, is_avail,
+    used_flags,
 };
 use virtio_defs::{QUEUE_SIZE_MAX, desc_flag, feature, needs_event};
 
-use crate::ring::{Done, Head, Raw, RawBurst, Ring};
+use crate::ring::{Done, Head, Peeked, Raw, Ring};
 use crate::split::area;
 use crate::{InflightQueue, RingConfig, RingError};
 
@@ -132,17 +133,16 @@ fn areas(config: &RingConfig, map: &MemMap) -> Result<(*mut Desc, *mut Event, *m
 
 /// The second word of a used descriptor.
 #[inline(always)]
-pub(crate) fn used_word(done: &Done, wrap: bool) -> u64 {
+pub(crate) fn used_word(done: Done, wrap: bool) -> u64 {
     // The flag WRITE says that `len` counts.
-    let flags = used_flags(wrap) | if done.len > 0 { desc_flag::WRITE } else { 0 };
-    u64::from(done.len) | u64::from(done.id) << 32 | u64::from(flags) << 48
+    let flags = used_flags(wrap) | if done.len() > 0 { desc_flag::WRITE } else { 0 };
+    done.used_word() | u64::from(flags) << 48
 }
 
 impl Ring for PackedRing {
     const TABLE_LINKED: bool = false;
     const SLOT_PER_DESC: bool = true;
     const FLAGS_SHIFT: u32 = 48;
-    const ID_SHIFT: u32 = 32;
 
     #[inline(always)]
     fn size(&self) -> u16 {
@@ -155,12 +155,14 @@ impl Ring for PackedRing {
     }
 
     #[inline(always)]
-    fn peek(&self, heads: &mut RawBurst, want: usize) -> Result<usize, RingError> {
+    fn peek(&self, into: &mut Peeked, want: usize) -> Result<usize, RingError> {
+        const FLIP: u64 = ((AVAIL | USED) as u64) << 48;
         let (desc, size) = (self.desc.cast::<u64>(), usize::from(self.size));
         // Not more than once round, whatever the driver does to the flags meanwhile.
         let want = want.min(size).min(BURST_MAX);
-        let (mut slot, mut wrap) = (usize::from(self.next.slot), self.next.wrap);
-        for (k, head) in heads.iter_mut().take(want).enumerate() {
+        let mut slot = usize::from(self.next.slot);
+        let mut available = u64::from(avail_flags(self.next.wrap)) << 48;
+        for (k, (head, done)) in into.heads[..want].iter_mut().zip(&mut into.done).enumerate() {
             // SAFETY: slot < size: an aligned descriptor of the ring. Its second word is loaded first, with Acquire:
             // the flags in it say whether the rest is there.
             let (addr, word) = unsafe {
@@ -168,13 +170,15 @@ impl Ring for PackedRing {
                 let word = AtomicU64::from_ptr(words.add(1)).load(Ordering::Acquire);
                 (words.read_volatile(), word)
             };
-            if !is_avail((word >> Self::FLAGS_SHIFT) as u16, wrap) {
+            if word & FLIP != available {
                 return Ok(k);
             }
             head.write(Raw { addr, word });
+            done.write(Done::new((word >> 32) as u16, 1));
             slot += 1;
             if slot == size {
-                (slot, wrap) = (0, !wrap);
+                slot = 0;
+                available ^= FLIP;
             }
         }
         Ok(want)
@@ -218,25 +222,35 @@ impl Ring for PackedRing {
     /// The first descriptor's flags are stored last: the burst appears as a whole.
     #[inline(always)]
     fn complete(&mut self, done: &[Done]) {
-        let Some((first, rest)) = done.split_first() else { return };
+        const FLIP: u64 = ((AVAIL | USED) as u64) << 48;
+        let Some((&first, rest)) = done.split_first() else { return };
         let start = self.used;
-        let mut at = start.plus(first.slots, self.size);
         if let Some(inflight) = &self.inflight {
             // SAFETY: every slot named is below the size of the ring, whose descriptors the map keeps.
             unsafe { inflight.begin_packed(self.desc, self.size, start, done) };
         }
-        let (desc, size) = (self.desc.cast::<u64>(), self.size);
-        let mut total = first.slots;
-        for d in rest {
-            // SAFETY: at.slot < size; the second word of an aligned descriptor.
-            let word = unsafe { AtomicU64::from_ptr(desc.add(usize::from(at.slot) * 2 + 1)) };
-            word.store(used_word(d, at.wrap), Ordering::Relaxed);
-            at = at.plus(d.slots, size);
-            total = total.saturating_add(d.slots);
+        let (desc, size) = (self.desc.cast::<u64>(), u32::from(self.size));
+        // All chains of a ring are written, or none: what holds for the first one holds for all.
+        let first_word = used_word(first, start.wrap);
+        let mut flags = first_word & 0xffff << 48;
+        let (mut slot, mut last_slots, mut total) = (u32::from(start.slot), first.slots(), 0u32);
+        for &d in rest {
+            slot += u32::from(last_slots);
+            total += u32::from(last_slots);
+            if slot >= size {
+                slot -= size;
+                flags ^= FLIP;
+            }
+            // SAFETY: slot < size: a chain has at most `size` entries. The second word of an aligned descriptor.
+            let word = unsafe { AtomicU64::from_ptr(desc.add(slot as usize * 2 + 1)) };
+            word.store(d.used_word() | flags, Ordering::Relaxed);
+            last_slots = d.slots();
         }
-        self.word(start.slot).store(used_word(first, start.wrap), Ordering::Release);
-        self.used = at;
-        self.unsignalled = self.unsignalled.saturating_add(total).min(self.size);
+        total += u32::from(last_slots);
+        self.word(start.slot).store(first_word, Ordering::Release);
+        let wrap = (flags ^ first_word) & FLIP != 0;
+        self.used = Position { slot: slot as u16, wrap: start.wrap ^ wrap }.plus(last_slots, self.size);
+        self.unsignalled = (u32::from(self.unsignalled) + total).min(size) as u16;
         if let Some(inflight) = &self.inflight {
             inflight.commit_packed(self.used);
         }
@@ -244,15 +258,15 @@ impl Ring for PackedRing {
 
     #[inline(always)]
     fn complete_in_order(&mut self, done: &[Done]) {
-        let Some(last) = done.last() else { return };
+        let Some(&last) = done.last() else { return };
         let start = self.used;
-        let end = done.iter().fold(start, |p, d| p.plus(d.slots, self.size));
+        let end = done.iter().fold(start, |p, d| p.plus(d.slots(), self.size));
         if let Some(inflight) = &self.inflight {
             // SAFETY: as in `complete`.
             unsafe { inflight.begin_packed(self.desc, self.size, start, done) };
         }
         self.word(start.slot).store(used_word(last, start.wrap), Ordering::Release);
-        let total = done.iter().fold(0u16, |n, d| n.saturating_add(d.slots));
+        let total = done.iter().fold(0u16, |n, d| n.saturating_add(d.slots()));
         self.used = end;
         self.unsignalled = self.unsignalled.saturating_add(total).min(self.size);
         if let Some(inflight) = &self.inflight {

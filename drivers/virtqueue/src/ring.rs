@@ -1,5 +1,6 @@
 //! What the two ring layouts have in common for the device.
 
+use std::fmt;
 use std::mem::MaybeUninit;
 
 use guest_memory::MemMap;
@@ -23,31 +24,36 @@ pub(crate) struct Head {
     pub next: u16,
 }
 
-/// A descriptor as the fast path keeps it: the two words read from the ring, the second with the chain's name in it.
+/// A descriptor as the fast path keeps it: the two words read from the ring.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Raw {
     /// Guest-physical address.
     pub addr: u64,
-    /// Length in the low half; flags and name where [`Ring::FLAGS_SHIFT`] and [`Ring::ID_SHIFT`] say.
+    /// Length in the low half; flags where [`Ring::FLAGS_SHIFT`] says.
     pub word: u64,
 }
 
-/// Room for the descriptors of a burst.
-pub(crate) type RawBurst = [MaybeUninit<Raw>; BURST_MAX];
+/// The descriptors of a burst, and how each is given back when it is a chain of its own.
+pub(crate) struct Peeked {
+    pub heads: [MaybeUninit<Raw>; BURST_MAX],
+    pub done: [MaybeUninit<Done>; BURST_MAX],
+}
+
+impl Peeked {
+    #[inline(always)]
+    pub(crate) fn new() -> Peeked {
+        Peeked {
+            heads: [const { MaybeUninit::uninit() }; BURST_MAX],
+            done: [const { MaybeUninit::uninit() }; BURST_MAX],
+        }
+    }
+}
 
 impl Raw {
-    pub(crate) const NO_BURST: RawBurst = [const { MaybeUninit::uninit() }; BURST_MAX];
-
     /// Length in bytes.
     #[inline(always)]
     pub(crate) fn len(self) -> u32 {
         self.word as u32
-    }
-
-    /// The name under which it is completed.
-    #[inline(always)]
-    pub(crate) fn id<R: Ring>(self) -> u16 {
-        (self.word >> R::ID_SHIFT) as u16
     }
 
     /// Whether it is a chain of one descriptor that the device writes, or reads.
@@ -58,15 +64,58 @@ impl Raw {
     }
 }
 
-/// A chain to be given back.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Done {
-    /// Its name.
-    pub id: u16,
+/// A chain to be given back, in one word: the fast path moves it through registers.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Done(u64);
+
+impl Done {
+    /// A chain by its name and the ring entries it took, with nothing written into it.
+    #[inline(always)]
+    pub(crate) fn new(id: u16, slots: u16) -> Done {
+        Done(u64::from(id) | u64::from(slots) << 16)
+    }
+
+    /// The same with `len` bytes written. Not to be called twice.
+    #[inline(always)]
+    pub(crate) fn with_len(self, len: u32) -> Done {
+        Done(self.0 | u64::from(len) << 32)
+    }
+
+    /// The chain's name.
+    #[inline(always)]
+    pub(crate) fn id(self) -> u16 {
+        self.0 as u16
+    }
+
     /// Ring entries it took: 1 in a split ring, its descriptors in a packed one.
-    pub slots: u16,
+    #[inline(always)]
+    pub(crate) fn slots(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
     /// Bytes written into it.
-    pub len: u32,
+    #[inline(always)]
+    pub(crate) fn len(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// As the second word of a used descriptor, without flags.
+    #[inline(always)]
+    pub(crate) fn used_word(self) -> u64 {
+        self.0 >> 32 | (self.0 & 0xffff) << 32
+    }
+
+    /// As an entry of a used ring: name and length, 32 bits each.
+    #[inline(always)]
+    pub(crate) fn used_elem(self) -> u64 {
+        self.0 & 0xffff_ffff_0000_ffff
+    }
+}
+
+impl fmt::Debug for Done {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "chain {}: {} entries, {} bytes", self.id(), self.slots(), self.len())
+    }
 }
 
 /// The device side of a ring. Positions move forward only, but for [`rewind`](Ring::rewind).
@@ -77,8 +126,6 @@ pub(crate) trait Ring {
     const SLOT_PER_DESC: bool;
     /// Where the flags are in [`Raw::word`].
     const FLAGS_SHIFT: u32;
-    /// Where the name is in [`Raw::word`].
-    const ID_SHIFT: u32;
 
     /// Entries of the ring.
     fn size(&self) -> u16;
@@ -86,13 +133,13 @@ pub(crate) trait Ring {
     /// Looks for new entries.
     fn refresh(&mut self) -> Result<(), RingError>;
 
-    /// Reads up to `want` available descriptors from the position on, at most a burst, without taking them, and
-    /// returns how many. Successors of a packed chain come as descriptors of their own: stop at one that is not
+    /// Reads up to `want` (at most a burst) available descriptors from the position on, without taking them, and
+    /// returns how many: so many entries of both arrays are filled. Successors of a packed chain come as descriptors of their own: stop at one that is not
     /// [`Raw::is_single`].
     ///
     /// # Errors
     /// The first entry is broken. A later one is reported when it is the first.
-    fn peek(&self, heads: &mut RawBurst, want: usize) -> Result<usize, RingError>;
+    fn peek(&self, into: &mut Peeked, want: usize) -> Result<usize, RingError>;
 
     /// Takes `n` of the descriptors that were peeked at.
     fn advance(&mut self, n: u16);

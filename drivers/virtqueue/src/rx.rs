@@ -13,7 +13,7 @@ use virtio_defs::net::HEADER_BYTES;
 use crate::chain::{CHAIN_MAX, Piece, Walk};
 use crate::core::{AnyRing, Core, queue_setters, with_ring};
 use crate::net_header::{FRAME_MAX, from_words, is_empty, judge};
-use crate::ring::{Done, Raw, Ring};
+use crate::ring::{Done, Peeked, Ring};
 use crate::{RingConfig, RingError};
 
 /// Bytes of an Ethernet header: the shortest frame.
@@ -174,51 +174,59 @@ fn usual<R: Ring, const OFFLOADS: bool>(
     tally: &mut Tally,
     room: usize,
 ) -> Result<usize, RingError> {
-    let mut heads = Raw::NO_BURST;
-    let peeked = ring.peek(&mut heads, room)?;
+    let mut peeked = Peeked::new();
+    let n = ring.peek(&mut peeked, room)?;
     let mut ptrs = [std::ptr::null::<u8>(); BURST_MAX];
     let mut cache = core.cache;
     let mut count = 0;
-    let done = &mut taken.done[taken.count..];
-    for ((head, ptr), done) in heads.iter().take(peeked).zip(&mut ptrs).zip(done) {
-        // SAFETY: `peek` filled the first `peeked`.
-        let head = unsafe { head.assume_init() };
+    let mut bytes = 0;
+    let out = taken.done[taken.count..].iter_mut();
+    for (((head, done), ptr), out) in peeked.heads[..n].iter().zip(&peeked.done).zip(&mut ptrs).zip(out) {
+        // SAFETY: `peek` filled the first `n` of both.
+        let (head, done) = unsafe { (head.assume_init(), done.assume_init()) };
         let valid = FRAME_MIN + HEADER_BYTES..=FRAME_MAX + HEADER_BYTES;
         if !head.is_single::<R>(false) || !valid.contains(&(head.len() as usize)) {
             break;
         }
         let Some(at) = cache.translate_gpa(&core.map, head.addr, head.len().into()) else { break };
-        *ptr = at.as_ptr();
-        // The frame usually begins a cache line of its own, behind the header's.
-        if OFFLOADS {
-            prefetch_read(*ptr);
-        }
-        prefetch_read(ptr.wrapping_add(HEADER_BYTES));
-        *done = Done { id: head.id::<R>(), slots: 1, len: 0 };
+        let at = at.as_ptr().cast_const();
+        *out = done;
         count += 1;
+        let len = head.len() - HEADER_BYTES as u32;
+        bytes += u64::from(len);
+        // The frame usually begins a cache line of its own, behind the header's.
+        prefetch_read(at.wrapping_add(HEADER_BYTES));
+        if OFFLOADS {
+            prefetch_read(at);
+            *ptr = at;
+        } else {
+            // SAFETY: the frame follows the header in the same piece, mapped as long as `core.map`, which outlives the
+            // burst: set_memory and into_state refuse while it is out, and a queue that is dropped takes its burst along.
+            unsafe { burst.push(at.add(HEADER_BYTES), len, Offload::default(), 0) };
+        }
     }
     core.cache = cache;
+    tally.bytes += bytes;
     ring.advance(count as u16);
-    for (head, ptr) in heads.iter().zip(ptrs).take(count) {
+    if !OFFLOADS {
+        return Ok(count);
+    }
+    for (head, &ptr) in peeked.heads.iter().zip(&ptrs[..count]) {
         // SAFETY: `peek` filled them.
         let len = unsafe { head.assume_init() }.len() - HEADER_BYTES as u32;
-        tally.bytes += u64::from(len);
+        // SAFETY: the descriptor's bytes are mapped, and they are more than a header's.
+        let (low, high) = unsafe { read_header(ptr) };
         let mut offload = Offload::default();
-        if OFFLOADS {
-            // SAFETY: the descriptor's bytes are mapped, and they are more than a header's.
-            let (low, high) = unsafe { read_header(ptr) };
-            if !is_empty(low, high) {
-                match judge(&from_words(low, high), len as usize, core.config.features) {
-                    Some(judged) => offload = judged,
-                    None => {
-                        tally.bad_offload += 1;
-                        continue;
-                    }
+        if !is_empty(low, high) {
+            match judge(&from_words(low, high), len as usize, core.config.features) {
+                Some(judged) => offload = judged,
+                None => {
+                    tally.bad_offload += 1;
+                    continue;
                 }
             }
         }
-        // SAFETY: the frame follows the header in the same piece, mapped as long as `core.map`, which outlives the
-        // burst: set_memory and into_state refuse while it is out, and a queue that is dropped takes its burst along.
+        // SAFETY: as above.
         unsafe { burst.push(ptr.add(HEADER_BYTES), len, offload, 0) };
     }
     Ok(count)
@@ -286,7 +294,7 @@ fn unusual<R: Ring, const OFFLOADS: bool>(
         ring.rewind(before);
         return Ok(false);
     }
-    taken.done[taken.count] = Done { id: chain.id, slots: chain.slots, len: 0 };
+    taken.done[taken.count] = Done::new(chain.id, chain.slots);
     taken.count += 1;
     let Some(len) = chain.bytes.checked_sub(HEADER_BYTES as u64) else {
         tally.bad_chain += 1;
@@ -354,5 +362,5 @@ fn log_release<R: Ring>(core: &Core, ring: &R, done: &[Done]) {
     let Some(log) = &core.config.log else { return };
     log.begin();
     // With IN_ORDER most entries were skipped; they are marked too: more than needed, never less.
-    core.log_ring(ring, done.iter().fold(0, |n, d| d.slots.saturating_add(n)));
+    core.log_ring(ring, done.iter().fold(0, |n, d| d.slots().saturating_add(n)));
 }

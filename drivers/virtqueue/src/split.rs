@@ -9,7 +9,7 @@ use virtio_defs::split::{
 };
 use virtio_defs::{QUEUE_SIZE_MAX, feature, needs_event};
 
-use crate::ring::{Done, Head, Raw, RawBurst, Ring};
+use crate::ring::{Done, Head, Peeked, Raw, Ring};
 use crate::{RingConfig, RingError};
 
 /// Pointers resolved once; all of them stay valid as long as the memory map beside the ring.
@@ -112,12 +112,13 @@ fn areas(config: &RingConfig, map: &MemMap) -> Result<(*const Desc, *mut u8, *mu
 /// # Safety
 /// `used` must be a used ring with more than `entry` entries.
 #[inline(always)]
-unsafe fn write_used(used: *mut u8, entry: u16, done: &Done) {
-    let elem = u64::from(done.id) | u64::from(done.len) << 32;
+unsafe fn write_used(used: *mut u8, entry: u16, done: Done) {
     // SAFETY: the caller's promise. Entries are 4-byte aligned. The driver doesn't look at this one before the index
     // says so.
     unsafe {
-        used.add(RING_OFFSET + usize::from(entry) * size_of::<UsedElem>()).cast::<u64>().write_unaligned(elem)
+        used.add(RING_OFFSET + usize::from(entry) * size_of::<UsedElem>())
+            .cast::<u64>()
+            .write_unaligned(done.used_elem())
     };
 }
 
@@ -135,7 +136,6 @@ impl Ring for SplitRing {
     const TABLE_LINKED: bool = true;
     const SLOT_PER_DESC: bool = false;
     const FLAGS_SHIFT: u32 = 32;
-    const ID_SHIFT: u32 = 48;
 
     #[inline(always)]
     fn size(&self) -> u16 {
@@ -153,11 +153,11 @@ impl Ring for SplitRing {
     }
 
     #[inline(always)]
-    fn peek(&self, heads: &mut RawBurst, want: usize) -> Result<usize, RingError> {
+    fn peek(&self, into: &mut Peeked, want: usize) -> Result<usize, RingError> {
         let n = usize::from(self.avail_seen.wrapping_sub(self.next_avail)).min(want);
         // Locals, because everything behind a pointer would be read again after each volatile access.
         let (desc, avail, mask, size, next) = (self.desc, self.avail, self.mask, self.size, self.next_avail);
-        for (k, head) in heads.iter_mut().take(n).enumerate() {
+        for (k, (head, done)) in into.heads[..n].iter_mut().zip(&mut into.done).enumerate() {
             let entry = usize::from(next.wrapping_add(k as u16) & mask);
             // SAFETY: the masked entry is inside the available ring, which is 2-byte aligned.
             let id = unsafe { avail.add(RING_OFFSET + entry * 2).cast::<u16>().read_volatile() };
@@ -165,12 +165,12 @@ impl Ring for SplitRing {
                 return if k > 0 { Ok(k) } else { Err(RingError::HeadOutOfRange(id.into())) };
             }
             // SAFETY: id < size, so both aligned words are inside the table.
-            let (addr, rest) = unsafe {
+            let (addr, word) = unsafe {
                 let words = desc.add(id as usize).cast::<u64>();
                 (words.read_volatile(), words.add(1).read_volatile())
             };
-            // A single descriptor's `next` means nothing: its place takes the name.
-            head.write(Raw { addr, word: rest << 16 >> 16 | u64::from(id) << Self::ID_SHIFT });
+            head.write(Raw { addr, word });
+            done.write(Done::new(id, 1));
         }
         Ok(n)
     }
@@ -216,7 +216,7 @@ impl Ring for SplitRing {
     #[inline(always)]
     fn complete(&mut self, done: &[Done]) {
         let (used, mask, next) = (self.used, self.mask, self.next_used);
-        for (k, d) in done.iter().enumerate() {
+        for (k, &d) in done.iter().enumerate() {
             // SAFETY: the used ring is this ring's own.
             unsafe { write_used(used, next.wrapping_add(k as u16) & mask, d) };
         }
@@ -225,7 +225,7 @@ impl Ring for SplitRing {
 
     #[inline(always)]
     fn complete_in_order(&mut self, done: &[Done]) {
-        if let Some(last) = done.last() {
+        if let Some(&last) = done.last() {
             // SAFETY: the used ring is this ring's own, and the entry masked.
             unsafe { write_used(self.used, self.next_used & self.mask, last) };
             self.publish(done.len() as u16);

@@ -12,7 +12,7 @@ use virtio_defs::net::{self, HEADER_BYTES};
 use crate::chain::{CHAIN_MAX, Piece, Walk};
 use crate::core::{AnyRing, Core, queue_setters, with_ring};
 use crate::net_header::to_words;
-use crate::ring::{Done, Raw, Ring};
+use crate::ring::{Done, Peeked, Ring};
 use crate::{RingConfig, RingError};
 
 /// A transmit queue of the switch on a guest's receive ring.
@@ -168,26 +168,28 @@ fn usual<R: Ring, const OFFLOADS: bool>(
     which: &[u8],
     tally: &mut Tally,
 ) -> Result<usize, RingError> {
-    let mut heads = Raw::NO_BURST;
-    let peeked = ring.peek(&mut heads, which.len().min(BURST_MAX))?;
+    let mut peeked = Peeked::new();
+    let n = ring.peek(&mut peeked, which.len().min(BURST_MAX))?;
     let mut ptrs = [std::ptr::null_mut::<u8>(); BURST_MAX];
     let mut done = [Done::default(); BURST_MAX];
     let mut cache = core.cache;
     let mut count = 0;
     let mut bytes = 0;
-    for (((head, &frame), ptr), done) in heads.iter().take(peeked).zip(which).zip(&mut ptrs).zip(&mut done) {
-        // SAFETY: `peek` filled the first `peeked`.
-        let head = unsafe { head.assume_init() };
+    let found = peeked.heads[..n].iter().zip(&peeked.done).zip(which);
+    for (((head, peeked), &frame), (ptr, done)) in found.zip(ptrs.iter_mut().zip(&mut done)) {
+        // SAFETY: `peek` filled the first `n` of both.
+        let (head, peeked) = unsafe { (head.assume_init(), peeked.assume_init()) };
         let need = HEADER_BYTES + burst.frame_len(frame.into());
         if !head.is_single::<R>(true) || (head.len() as usize) < need {
             break;
         }
         let Some(at) = cache.translate_gpa(&core.map, head.addr, need as u64) else { break };
-        *ptr = at.as_ptr();
+        let at = at.as_ptr();
         // The frame usually begins a cache line of its own, behind the header's.
-        prefetch_write(*ptr);
-        prefetch_write(ptr.wrapping_add(HEADER_BYTES));
-        *done = Done { id: head.id::<R>(), slots: 1, len: need as u32 };
+        prefetch_write(at);
+        prefetch_write(at.wrapping_add(HEADER_BYTES));
+        *ptr = at;
+        *done = peeked.with_len(need as u32);
         bytes += need as u64;
         count += 1;
     }
@@ -195,7 +197,7 @@ fn usual<R: Ring, const OFFLOADS: bool>(
     if count == 0 {
         return Ok(0);
     }
-    for (&frame, &ptr) in which.iter().zip(&ptrs).take(count) {
+    for (&frame, &ptr) in which.iter().zip(&ptrs[..count]) {
         let header = header::<OFFLOADS>(burst.offload(frame.into()), 1);
         // SAFETY: there is room for header and frame, found above.
         unsafe { fill(burst, frame.into(), &header, ptr) };
@@ -205,9 +207,9 @@ fn usual<R: Ring, const OFFLOADS: bool>(
     tally.frames += count as u64;
     tally.bytes += bytes - (count * HEADER_BYTES) as u64;
     if core.logging {
-        let pieces = heads.iter().zip(&done).take(count).map(|(head, done)| {
+        let pieces = peeked.heads.iter().zip(&done[..count]).map(|(head, done)| {
             // SAFETY: `peek` filled them.
-            (unsafe { head.assume_init() }.addr, done.len)
+            (unsafe { head.assume_init() }.addr, done.len())
         });
         log_written(core, ring, pieces, count as u16);
     }
@@ -236,7 +238,7 @@ fn unusual<R: Ring, const OFFLOADS: bool>(
             tally.frames += 1;
             tally.bytes += (need - HEADER_BYTES) as u64;
             if core.logging {
-                let slots = scratch.done.iter().fold(0u16, |n, d| n.saturating_add(d.slots));
+                let slots = scratch.done.iter().fold(0u16, |n, d| n.saturating_add(d.slots()));
                 log_written(core, ring, scratch.pieces.iter().map(|p| (p.gpa, p.len)), slots);
             }
         }
@@ -281,7 +283,7 @@ fn gather<R: Ring>(
         };
         let chain = walk.run(ring, head)?;
         let bytes = chain.bytes.min(left);
-        scratch.done.push(Done { id: chain.id, slots: chain.slots, len: bytes as u32 });
+        scratch.done.push(Done::new(chain.id, chain.slots).with_len(bytes as u32));
         left -= bytes;
         if !chain.listed || scratch.pieces.len() > CHAIN_MAX || scratch.done.len() > CHAIN_MAX {
             break Gathered::TooSmall;
