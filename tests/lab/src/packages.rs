@@ -6,11 +6,9 @@ use std::time::Duration;
 
 /// Packages the system scenarios run.
 ///
-/// Debian's `dpdk` does not depend on the libraries its testpmd is linked with, nor does it recommend all of them:
-/// `librte-meta-all` has them.
+/// `dpdk-testpmd` is in `dpdk-dev`, whose dependencies include every driver.
 pub const FOR_TESTS: &[&str] = &[
-    "dpdk",
-    "librte-meta-all",
+    "dpdk-dev",
     "qemu-system-x86",
     "busybox-static",
     "cpio",
