@@ -95,7 +95,10 @@ fn senseless_regions_are_refused() {
         (0, PAGE, 0, 4 * PAGE),
         (0, 1 << 60, 0, 0),
     ] {
-        assert!(MemMap::new(&[spec(&file, gpa, len, user_va, offset)]).is_err(), "{gpa:x} {len:x} {offset:x}");
+        assert!(
+            MemMap::new(&[spec(&file, gpa, len, user_va, offset)]).is_err(),
+            "{gpa:x} {len:x} {offset:x}"
+        );
     }
 }
 
@@ -112,8 +115,7 @@ fn regions_may_not_overlap_in_either_address_space() {
 #[test]
 fn the_number_of_regions_is_bounded() {
     let file = file(PAGE);
-    let all: Vec<_> =
-        (0..=REGIONS_MAX as u64).map(|i| spec(&file, i * PAGE, PAGE, i * PAGE, 0)).collect();
+    let all: Vec<_> = (0..=REGIONS_MAX as u64).map(|i| spec(&file, i * PAGE, PAGE, i * PAGE, 0)).collect();
     assert!(matches!(MemMap::new(&all), Err(TableError::TooMany(510))));
     let full = MemMap::new(&all[..REGIONS_MAX]).unwrap();
     assert!(matches!(full.add(&all[REGIONS_MAX]), Err(TableError::TooMany(510))));
