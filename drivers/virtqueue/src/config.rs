@@ -21,9 +21,10 @@ pub struct RingConfig {
     pub driver_addr: u64,
     /// The used ring, or the device's event suppression; an address in the front-end.
     pub device_addr: u64,
-    /// Where to go on, in the form of vhost-user's SET_VRING_BASE. Split: the next available index. Packed: bits 0 to
-    /// 14 the next available position, bit 15 its wrap counter; 16 to 31 the same of the used position, ignored
-    /// on the way in, because a stopped queue has completed all it took.
+    /// Where to go on, in the form of vhost-user's SET_VRING_BASE. Packed: bits 0 to 14 the next available position,
+    /// bit 15 its wrap counter; 16 to 31 the same of the used position, ignored on the way in, because a stopped
+    /// queue has completed all it took. Split: the next available index; for the same reason a ring goes on at the
+    /// used index in its memory, which is right after a crash too.
     pub base: u32,
     /// The features negotiated with the driver, and `VHOST_LOG_ALL`.
     pub features: u64,

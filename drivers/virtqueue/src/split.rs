@@ -56,12 +56,13 @@ impl SplitRing {
         };
         ring.next_used = ring.used_idx().load(Ordering::Relaxed);
         ring.signalled = ring.next_used;
+        // The used index is where the last device left off, ours or another: all complete in order what they took,
+        // so exactly the chains after it are owed. What the front-end remembers can be older, when the last
+        // device was killed (DPDK's virtio-user then says 0), so it doesn't count.
+        ring.next_avail = ring.next_used;
+        ring.avail_seen = ring.next_used;
         if let Some(inflight) = &config.inflight {
             inflight.start_split(size);
-            // A predecessor may have died with chains taken. It completed in order, so exactly those after the used
-            // index are still owed; whatever position the front-end remembers, go on there.
-            ring.next_avail = ring.next_used;
-            ring.avail_seen = ring.next_used;
         }
         Ok(ring)
     }
