@@ -195,6 +195,8 @@ fn main() {
             controls.push(handle);
             tasks.push(tokio::task::spawn_local(serve(socket, session, host, commands, None)));
         }
+        // Made once: an interrupt between two turns of the loop must not be missed.
+        let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
         let mut ticks = tokio::time::interval(Duration::from_secs(1));
         let mut last = [0; 2];
         let mut left = seconds;
@@ -217,7 +219,7 @@ fn main() {
                 Some(Fault { port, pair, direction, fault }) = reports.recv() => {
                     controls[port].queue_fault(pair, direction, fault);
                 }
-                _ = tokio::signal::ctrl_c() => break,
+                _ = &mut interrupted => break,
             }
         }
         for handle in controls {

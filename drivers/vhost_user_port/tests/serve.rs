@@ -285,6 +285,59 @@ fn a_broken_ring_ends_the_connection_with_its_reason_and_a_new_one_works() {
 }
 
 #[test]
+fn memory_that_is_cut_short_ends_that_connection_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let (port, neighbour) = (Port::server(&dir.path().join("s")), Port::server(&dir.path().join("n")));
+    let mut other = Guest::connect(&neighbour.path, Wants::packed());
+    other.start();
+    for wants in [Wants::split(), Wants::packed()] {
+        let mut guest = Guest::connect(&port.path, wants);
+        guest.start();
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 20).unwrap();
+        let region = MemoryRegion { guest_addr: GPA << 4, size: 1 << 20, user_addr: 1 << 30, mmap_offset: 0 };
+        guest.front.add_mem_region(region, file.as_fd()).unwrap();
+        guest.memory.send_from(0, (GPA << 4) + 8192, 100);
+        assert_eq!(port.echo(), 1);
+        file.set_len(4096).unwrap();
+        guest.memory.reap(0);
+        guest.memory.send_from(0, (GPA << 4) + 8192, 100);
+        // The frame may still be taken (as zeros); the next look at the ring finds out.
+        port.echo();
+        port.echo();
+        let state = port.switch.wait_for("the end", waiting);
+        assert!(
+            state.last_error.as_deref().unwrap().ends_with("memory file was truncated (0x0)"),
+            "{state:?}"
+        );
+        assert_eq!(state.memory_regions, 0);
+        other.ping(&neighbour, 10);
+    }
+    let mut guest = Guest::connect(&port.path, Wants::split());
+    guest.start();
+    guest.ping(&port, 5);
+    port.stop();
+    neighbour.stop();
+}
+
+#[test]
+fn a_split_ring_goes_on_at_its_used_index_when_its_front_end_remembers_less() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = Port::server(&dir.path().join("s"));
+    let mut guest = Guest::connect(&port.path, Wants::split());
+    guest.start();
+    guest.ping(&port, 100);
+    // The connection breaks without a word about positions; DPDK's virtio-user starts with base 0 then.
+    let Guest { front, memory, wants, .. } = guest;
+    drop(front);
+    port.switch.wait_for("hang-up", waiting);
+    let mut guest = Guest::with_memory(Frontend::connect(&port.path).unwrap(), wants, memory);
+    guest.start();
+    guest.ping(&port, 100);
+    port.stop();
+}
+
+#[test]
 fn a_fault_of_an_earlier_connection_does_not_end_this_one() {
     let dir = tempfile::tempdir().unwrap();
     let port = Port::server(&dir.path().join("s"));

@@ -294,6 +294,12 @@ impl GuestMemory {
         added
     }
 
+    /// Sends what lies at a guest-physical address, header included.
+    pub fn send_from(&mut self, pair: usize, gpa: u64, len: u32) {
+        assert!(self.rings[pair * 2 + 1].add(&[Buffer::readable(gpa, len)], 0));
+        self.rings[pair * 2 + 1].publish();
+    }
+
     /// Takes back what was sent; returns how many frames are on their way.
     pub fn reap(&mut self, pair: usize) -> usize {
         self.rings[pair * 2 + 1].poll(1024, |_, _| ()).unwrap();
