@@ -2,7 +2,7 @@
 //!
 //! The system under test polls on one core, one testpmd with two virtio-user ports loads it from another. A [`Group`] is what
 //! one start of system and load can measure; groups are run in rounds, the systems taking turns within a round, so that
-//! a slow drift of the machine meets all of them. Each run is a [`Run`], labelled near, far or mixed by a ping-pong between the
+//! a slow drift of the machine meets all of them. Each run is a [`Run`], labelled near, far, siblings or mixed by a ping-pong between the
 //! cores before and after it ([`Placement`](lab::Placement)); states are never pooled, and rounds go on until every system has
 //! enough runs in one state. Runs during which somebody else had the cores are left out and counted.
 //!
@@ -88,7 +88,7 @@ pub fn run(options: &Options) -> Result<Report> {
     if idle_wanted {
         for &system in &options.systems {
             eprintln!("idle: {}", system.name());
-            idle.insert(system, measure::idle(options, system)?);
+            idle.insert(system, measure::idle(options, pages, system)?);
         }
     }
     Ok(Report::new(pages, &runs, idle, disturbed))
@@ -111,7 +111,7 @@ fn run_round(
                 Ok(run) => {
                     let (mpps, cycles) = (run.mpps, run.cycles_per_frame);
                     eprintln!(
-                        "{case:<28} {:<9} round {round} {:<5} {mpps:6.2} Mpps {cycles:7.1} cycles",
+                        "{case:<28} {:<9} round {round} {:<8} {mpps:6.2} Mpps {cycles:7.1} cycles",
                         system.name(),
                         run.placement.to_string(),
                     );
@@ -134,7 +134,8 @@ fn is_complete(runs: &Runs, group: &Group, options: &Options) -> bool {
             runs.get(&(case.name.clone(), system, placement)).is_some_and(|runs| runs.len() >= options.runs())
         })
     };
-    group.cases.iter().all(|case| enough(case, Placement::Near) || enough(case, Placement::Far))
+    let states = [Placement::Siblings, Placement::Near, Placement::Far];
+    group.cases.iter().all(|case| states.iter().any(|&state| enough(case, state)))
 }
 
 /// Idle figures by system.

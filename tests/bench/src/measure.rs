@@ -4,7 +4,7 @@ use anyhow::Result;
 use lab::switch::{Plan, Switch, System, Work};
 use lab::{
     Pages, Paused, Placement, Testpmd, TestpmdOptions, VirtioUser, cpu_time, ping_pong_ns, poll_thread_wait,
-    resident_bytes,
+    resident_bytes, stolen_time,
 };
 use serde::Serialize;
 use std::path::Path;
@@ -17,8 +17,8 @@ use crate::cases::{Case, Group};
 const WARM_UP: Duration = Duration::from_millis(700);
 /// Share of the time somebody else may have had a core before a run is left out.
 const DISTURBED: f64 = 0.03;
-const IDLE_SETTLE: Duration = Duration::from_secs(3);
-const IDLE_TIME: Duration = Duration::from_secs(5);
+const IDLE_SETTLE: Duration = Duration::from_secs(2);
+const IDLE_TIME: Duration = Duration::from_secs(6);
 
 /// One measurement.
 #[derive(Clone, Debug, Serialize)]
@@ -134,20 +134,25 @@ struct Sample {
     seconds: f64,
     /// Work of the switch.
     work: Work,
-    /// The larger share of the time that the polling thread of switch or load waited for its core.
+    /// The larger share of the time for which the switch's or the load's polling thread did not have its core.
     others_share: f64,
 }
 
 fn measure(options: &Options, switch: &mut dyn Switch, load: &mut Testpmd) -> Result<Sample> {
     let time = Duration::from_millis(if options.quick { 700 } else { 1500 });
-    let pids = [switch.pid(), load.process().pid()];
+    let polling = [(switch.pid(), options.switch_core), (load.process().pid(), options.load_core)];
+    let kept_off = || -> Result<[Duration; 2]> {
+        let one = |(pid, core)| Ok::<_, anyhow::Error>(poll_thread_wait(pid)? + stolen_time(core)?);
+        Ok([one(polling[0])?, one(polling[1])?])
+    };
     let work = switch.work()?;
     let received = total_received(load)?;
     let start = Instant::now();
-    let waits = [poll_thread_wait(pids[0])?, poll_thread_wait(pids[1])?];
+    let before = kept_off()?;
     std::thread::sleep(time);
-    let waited = [poll_thread_wait(pids[0])? - waits[0], poll_thread_wait(pids[1])? - waits[1]];
-    let others_share = waited[0].max(waited[1]).as_secs_f64() / start.elapsed().as_secs_f64();
+    let after = kept_off()?;
+    let others_had = (after[0].saturating_sub(before[0])).max(after[1].saturating_sub(before[1]));
+    let others_share = others_had.as_secs_f64() / start.elapsed().as_secs_f64();
     let received = total_received(load)? - received;
     let seconds = start.elapsed().as_secs_f64();
     let now = switch.work()?;
@@ -166,20 +171,22 @@ fn ping_pong(options: &Options, switch: &dyn Switch) -> Result<f64> {
 }
 
 /// What a system uses with two ports and nobody at them.
-pub(crate) fn idle(options: &Options, system: System) -> Result<Idle> {
+pub(crate) fn idle(options: &Options, pages: Pages, system: System) -> Result<Idle> {
     let group = Group { packed: false, rules: crate::Rules::PortToPort, flows: 0, cases: Vec::new() };
+    let time = if options.quick { IDLE_TIME / 2 } else { IDLE_TIME };
     let watch = |pages: Pages| -> Result<(u64, f64)> {
         let dir = tempfile::Builder::new().prefix("rw-bench-").tempdir()?;
         let switch = system.start(&plan(options, pages, &group, dir.path()))?;
         std::thread::sleep(IDLE_SETTLE);
         let before = cpu_time(switch.pid())?;
-        std::thread::sleep(IDLE_TIME);
+        std::thread::sleep(time);
         let used = cpu_time(switch.pid())? - before;
         let resident = resident_bytes(switch.pid())?;
         switch.stop()?;
-        Ok((resident, 100.0 * used.as_secs_f64() / IDLE_TIME.as_secs_f64()))
+        Ok((resident, 100.0 * used.as_secs_f64() / time.as_secs_f64()))
     };
     let (resident_bytes, cpu_percent) = watch(Pages::Small)?;
-    let resident_bytes_huge_pages = if options.huge_pages { Some(watch(Pages::Huge)?.0) } else { None };
+    let huge = pages == Pages::Huge && !options.quick;
+    let resident_bytes_huge_pages = if huge { Some(watch(Pages::Huge)?.0) } else { None };
     Ok(Idle { resident_bytes, resident_bytes_huge_pages, cpu_percent })
 }

@@ -124,7 +124,7 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             out,
-            "{:<28} {:<6} {:<9} {:>4} {:>7} {:>15} {:>7} {:>17} {:>6} {:>9}",
+            "{:<28} {:<8} {:<9} {:>4} {:>7} {:>15} {:>7} {:>17} {:>6} {:>9}",
             "case",
             "cores",
             "system",
@@ -142,7 +142,7 @@ impl fmt::Display for Report {
             let cycles = format!("[{:.1}..{:.1}]", row.cycles_per_frame.min, row.cycles_per_frame.max);
             writeln!(
                 out,
-                "{:<28} {:<6} {:<9} {:>4} {:>7.2} {mpps:>15} {:>7.1} {cycles:>17} {:>6} {:>9}",
+                "{:<28} {:<8} {:<9} {:>4} {:>7.2} {mpps:>15} {:>7.1} {cycles:>17} {:>6} {:>9}",
                 row.name,
                 row.placement.to_string(),
                 row.system,

@@ -22,7 +22,7 @@ pub use guest_image::GuestImage;
 pub use huge_pages::HugePages;
 pub use namespace::Namespace;
 pub use placement::{Placement, ping_pong_ns};
-pub use process::{Paused, Process, cpu_time, poll_thread_wait, resident_bytes, run_to_end};
+pub use process::{Paused, Process, cpu_time, poll_thread_wait, resident_bytes, run_to_end, stolen_time};
 pub use testpmd::{PortStats, Testpmd, TestpmdOptions, VirtioUser};
 
 use std::path::PathBuf;

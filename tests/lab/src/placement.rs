@@ -1,8 +1,9 @@
 //! How far apart two cores are right now.
 //!
 //! A hypervisor moves virtual cores without notice. Between cores that share a cache a line goes back and forth in 65 to
-//! 230 ns, between others in 360 to 420 ns, and a switch whose peer is far is 1.5 to 3 times slower. Figures of the two
-//! states must never be pooled, so each benchmark run is labelled by a ping-pong before and after it.
+//! 230 ns, between others in 360 to 420 ns, and a switch whose peer is far is 1.5 to 3 times slower. Two threads of one core
+//! (about 25 ns) share its execution units and are slow in another way. Figures of different states must never be pooled,
+//! so each benchmark run is labelled by a ping-pong before and after it.
 
 use anyhow::{Context as _, Result};
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -12,10 +13,15 @@ use std::time::Instant;
 /// Round trips above this are "far". It lies in the gap between the two groups seen on AMD and Intel servers.
 const FAR_NS: f64 = 300.0;
 
+/// Round trips below this are between two threads of one core.
+const SIBLINGS_NS: f64 = 45.0;
+
 /// State of the two cores during one run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Placement {
+    /// Two threads of one core, before and after.
+    Siblings,
     /// Near before and after.
     Near,
     /// Far before and after.
@@ -27,17 +33,20 @@ pub enum Placement {
 impl Placement {
     /// Judges two round-trip times in nanoseconds.
     pub fn of(before_ns: f64, after_ns: f64) -> Self {
-        match (before_ns > FAR_NS, after_ns > FAR_NS) {
-            (false, false) => Self::Near,
-            (true, true) => Self::Far,
-            _ => Self::Mixed,
-        }
+        let state = |ns: f64| match ns {
+            ns if ns < SIBLINGS_NS => Self::Siblings,
+            ns if ns > FAR_NS => Self::Far,
+            _ => Self::Near,
+        };
+        let (before, after) = (state(before_ns), state(after_ns));
+        if before == after { before } else { Self::Mixed }
     }
 }
 
 impl std::fmt::Display for Placement {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.write_str(match self {
+            Self::Siblings => "siblings",
             Self::Near => "near",
             Self::Far => "far",
             Self::Mixed => "mixed",
@@ -109,6 +118,8 @@ mod tests {
     fn a_state_counts_only_when_it_held_from_start_to_end() {
         assert_eq!(Placement::of(210.0, 230.0), Placement::Near);
         assert_eq!(Placement::of(410.0, 380.0), Placement::Far);
+        assert_eq!(Placement::of(24.0, 23.0), Placement::Siblings);
         assert_eq!(Placement::of(210.0, 410.0), Placement::Mixed);
+        assert_eq!(Placement::of(24.0, 210.0), Placement::Mixed);
     }
 }

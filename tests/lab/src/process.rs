@@ -11,6 +11,9 @@ use std::time::Duration;
 
 use crate::wait_until;
 
+/// Unit of processor times in `/proc`: USER_HZ is 100 in every Linux ABI we run on.
+const TICK: Duration = Duration::from_millis(10);
+
 /// Lines of a log that go into an error message.
 const TAIL_LINES: usize = 12;
 
@@ -201,8 +204,6 @@ pub fn resident_bytes(pid: u32) -> Result<u64> {
 /// # Errors
 /// When the process has gone.
 pub fn cpu_time(pid: u32) -> Result<Duration> {
-    // The unit is USER_HZ, which is 100 in every Linux ABI we run on.
-    const TICK: Duration = Duration::from_millis(10);
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let after_name = stat.rsplit_once(')').context("no command name")?.1;
     let fields: Vec<_> = after_name.split_whitespace().collect();
@@ -226,6 +227,18 @@ pub fn poll_thread_wait(pid: u32) -> Result<Duration> {
         busiest = busiest.max((ran, waited));
     }
     Ok(Duration::from_nanos(busiest.1))
+}
+
+/// Time the hypervisor has kept a core from this machine since its start (`steal` in `/proc/stat`).
+///
+/// # Errors
+/// When there is no such core.
+pub fn stolen_time(core: usize) -> Result<Duration> {
+    let stat = std::fs::read_to_string("/proc/stat")?;
+    let label = format!("cpu{core}");
+    let line = stat.lines().map(str::split_whitespace).find(|fields| fields.clone().next() == Some(&label));
+    let ticks = line.with_context(|| format!("no {label}"))?.nth(8).context("no steal time")?;
+    Ok(TICK * ticks.parse()?)
 }
 
 /// Holds a process still until dropped, with SIGSTOP and SIGCONT.
@@ -316,5 +329,7 @@ mod tests {
         assert!(resident_bytes(std::process::id()).unwrap() > 0);
         cpu_time(std::process::id()).unwrap();
         poll_thread_wait(std::process::id()).unwrap();
+        stolen_time(0).unwrap();
+        assert!(stolen_time(100_000).is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! Two QEMU guests with Debian's kernel: ping, TCP with and without segmentation offload, UDP, large frames, reboots.
 
 use anyhow::{Result, ensure};
-use lab::switch::{Plan, Switch};
+use lab::switch::{Plan, Switch, System};
 use lab::{Guest, GuestOptions};
 use std::time::Duration;
 
@@ -99,11 +99,10 @@ pub(crate) fn exchange(context: &Context, a: &mut dyn Host, b: &mut Guest, addre
     ping(b, address_of_a, 56)?;
     ping(b, address_of_a, 8000)?;
     context.note("ping with 56 and 8000 bytes");
-    let offloads = if b.run("ethtool -k eth0", SHELL_LIMIT)?.contains("tcp-segmentation-offload: on") {
-        "TSO on"
-    } else {
-        "TSO not offered"
-    };
+    let offered = b.run("ethtool -k eth0", SHELL_LIMIT)?.contains("tcp-segmentation-offload: on");
+    // OVS offers it only when asked to at its start, testpmd's forwarding not at all.
+    ensure!(offered || context.system != System::Ringway, "the guest was not offered TSO");
+    let offloads = if offered { "TSO on" } else { "TSO not offered" };
     context.note(format!("TCP, {offloads}: {:.0} Mbit/s", tcp(b, a, address_of_a)?));
     b.run("ethtool -K eth0 tso off gso off tx off", SHELL_LIMIT)?;
     context.note(format!("TCP, TSO and checksum offload off: {:.0} Mbit/s", tcp(b, a, address_of_a)?));
