@@ -166,7 +166,7 @@ impl Frontend {
         Ok(())
     }
 
-    /// How many vrings the back-end supports. Needs MQ.
+    /// How many queues the back-end supports; of a network device, queue pairs. Needs MQ.
     pub fn queue_count(&mut self) -> Result<u64> {
         self.need(ProtocolFeatures::MQ, "MQ")?;
         self.ask_u64(Request::GetQueueNum)

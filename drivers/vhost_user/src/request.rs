@@ -59,7 +59,7 @@ pub enum Request<F = OwnedFd> {
     GetProtocolFeatures,
     /// These protocol features are acknowledged.
     SetProtocolFeatures(u64),
-    /// How many vrings the back-end supports.
+    /// How many queues the back-end supports; of a network device, queue pairs.
     GetQueueNum,
     /// Enables (1) or disables (0) a vring.
     SetVringEnable(VringState),

@@ -26,6 +26,8 @@
 
 mod config;
 mod config_space;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod host;
 pub mod limits;
 mod serve;

@@ -770,6 +770,7 @@ impl Session {
             connections: self.connections,
             messages: self.messages,
             messages_per_second_max: self.config.messages_per_second,
+            log_lines_per_second_max: self.config.log_lines_per_second,
             refused: self.refused,
             last_error: self.last_error.clone(),
         }

@@ -62,6 +62,8 @@ pub struct PortState {
     pub messages: u64,
     /// Most messages a second that are read.
     pub messages_per_second_max: u32,
+    /// Most log lines a second that the guest can cause.
+    pub log_lines_per_second_max: u32,
     /// Requests refused.
     pub refused: u64,
     /// Why the last connection ended, or the last request was refused.
