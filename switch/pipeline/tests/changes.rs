@@ -230,6 +230,18 @@ fn a_snapshot_says_which_frames_changes_concern() {
 }
 
 #[test]
+fn a_change_behind_resubmit_or_dec_ttl_concerns_frames_of_any_port_or_ttl() {
+    let mut tables = with(&["actions=resubmit(5,1)", "priority=1,ip,actions=dec_ttl,goto_table:1"]);
+    let since = tables.version();
+    tables.apply(&[add("table=1,ip,in_port=5,nw_ttl=63,actions=1")], at(0)).unwrap();
+    let mut seen = Vec::new();
+    assert!(tables.snapshot().changes_since(since, |_, mask| seen.push(*mask)));
+    let mut eth = FlowMask::default();
+    eth.add(Field::EthType, 0xffff);
+    assert_eq!(seen, [eth]);
+}
+
+#[test]
 fn a_large_list_of_changes_concerns_every_frame() {
     let mut tables = with(&["actions=1"]);
     let since = tables.version();

@@ -244,6 +244,21 @@ fn a_decremented_ttl_is_matched_as_it_is_then() {
 }
 
 #[test]
+fn a_bit_of_a_decremented_ttl_depends_on_all_bits_of_the_frames() {
+    let flows = ["ip,actions=dec_ttl,load:1->nw_ttl[0],goto_table:1", "table=1,ip,nw_ttl=3,actions=1"];
+    let out = run(&flows, &[IP, (Field::IpTtl, 4)]);
+    assert_eq!(out.ops.last(), Some(&Op::Output(1)));
+    assert_eq!(out.mask.get(Field::IpTtl), 0xff);
+}
+
+#[test]
+fn the_action_set_holds_only_what_the_frame_has() {
+    let flows = ["tcp,actions=write_actions(set_field:80->tcp_dst,1)"];
+    assert_eq!(run(&flows, &[IP, TCP]).ops.len(), 2);
+    assert_eq!(run(&flows, &[IP, TCP, (Field::IpFrag, 3)]).ops, [Op::Output(1)]);
+}
+
+#[test]
 fn shortcuts_are_for_ports_whose_rules_look_at_nothing_else() {
     let snapshot = tables(&["in_port=1,actions=2", "in_port=2,actions=1"]).snapshot();
     assert_eq!(snapshot.shortcut(1).unwrap().ops, [Op::Output(2)]);

@@ -188,9 +188,6 @@ impl Interpreter<'_> {
     }
 }
 
-/// Table, words of the match, actions, instructions.
-type Drawn<'a> = (u8, Vec<&'a str>, Vec<&'a str>, &'a str);
-
 fn rules() -> impl Strategy<Value = Vec<FlowSpec>> {
     let matches = prop::sample::select(vec![
         "ip",
@@ -256,6 +253,9 @@ fn rules() -> impl Strategy<Value = Vec<FlowSpec>> {
         "mod_tp_src:1",
         "mod_tp_dst:2",
         "dec_ttl",
+        "dec_ttl,load:1->nw_ttl[0]",
+        "push_vlan:0x8100,pop_vlan",
+        "push_vlan:0x8100,push_vlan:0x88a8,set_field:4098->vlan_vid,pop_vlan",
         "mod_nw_ttl:2",
         "load:1->nw_ttl[0]",
         "mod_nw_tos:4",
@@ -285,30 +285,49 @@ fn rules() -> impl Strategy<Value = Vec<FlowSpec>> {
         "write_actions(1),goto_table:2",
         "write_actions(set_field:4097->vlan_vid)",
     ]);
-    let rule = (0u8..4, prop::collection::vec(matches, 0..4), prop::collection::vec(actions, 0..5), ends);
-    prop::collection::vec(rule, 1..16).prop_map(|rules| {
-        let text = |n: usize, table: u8, words: &[&str], actions: &[&str], end: &str| {
-            format!("table={table},priority={n},{},actions={},{end}", words.join(","), actions.join(","))
-        };
-        // Priorities differ, so that there is one right answer; what doesn't fit together is left out.
-        let parse = |(n, (table, words, actions, end)): (usize, Drawn<'_>)| {
-            let fitting = |table| parse_add(&text(n, table, &words, &actions, end), &NoPorts).ok();
-            fitting(table).or_else(|| parse_add(&text(n, table, &[], &actions, ""), &NoPorts).ok())
-        };
-        rules.into_iter().enumerate().filter_map(parse).collect()
+    let base =
+        prop::sample::select(vec!["", "", "ip", "ip", "tcp", "tcp", "udp", "icmp", "ipv6", "tcp6", "arp"]);
+    let words = prop::collection::vec(matches, 0..3);
+    let rule = (0u8..4, base, words, prop::collection::vec(actions, 0..6), ends);
+    prop::collection::vec(rule, 1..20).prop_map(|rules| {
+        // Priorities differ, so that there is one right answer.
+        rules.into_iter().enumerate().map(|(priority, drawn)| fitting(priority, drawn)).collect()
     })
+}
+
+/// Table, protocol, words of the match, actions, instructions.
+type Drawn<'a> = (u8, &'a str, Vec<&'a str>, Vec<&'a str>, &'a str);
+
+/// The rule, without those of the words that don't fit to the others.
+fn fitting(priority: usize, (table, base, words, actions, end): Drawn<'_>) -> FlowSpec {
+    let start = format!("table={table},priority={priority},{base}");
+    let read = |m: &str, actions: &str| parse_add(&format!("{start}{m},actions={actions}"), &NoPorts);
+    let append = |mut list: String, word: &str, fits: &dyn Fn(&str) -> bool| {
+        let len = list.len();
+        list.push_str(&format!(",{word}"));
+        if !fits(&list) {
+            list.truncate(len);
+        }
+        list
+    };
+    let m = words.iter().fold(String::new(), |m, word| append(m, word, &|m| read(m, "drop").is_ok()));
+    let actions = actions
+        .iter()
+        .chain([&end])
+        .fold(String::new(), |list, action| append(list, action, &|list| read(&m, list).is_ok()));
+    read(&m, &actions).expect("each part was tried")
 }
 
 /// Small values in every field, so that rules match.
 fn keys() -> impl Strategy<Value = FlowKey> {
     let values = prop::collection::vec(0u8..4, Field::ALL.len());
-    (values, 0usize..4, 0usize..4, 0u16..3).prop_map(|(values, eth, proto, tags)| {
+    (values, 0usize..6, 0usize..6, 0u16..3).prop_map(|(values, eth, proto, tags)| {
         let mut key = FlowKey::default();
         for (&field, value) in Field::ALL.iter().zip(values) {
             key.set(field, value.into());
         }
-        key.set(Field::EthType, [0x800, 0x86dd, 0x806, 0x88cc][eth]);
-        key.set(Field::IpProto, [1, 6, 17, 58][proto]);
+        key.set(Field::EthType, [0x800, 0x800, 0x800, 0x86dd, 0x806, 0x88cc][eth]);
+        key.set(Field::IpProto, [6, 6, 6, 1, 17, 58][proto]);
         for (field, there) in [(Field::VlanTci, tags > 0), (Field::VlanTci2, tags > 1)] {
             let tci = key.get(field) & 3;
             key.set(field, if there { tci | u128::from(PRESENT) | tci << 13 } else { 0 });
@@ -377,19 +396,23 @@ proptest! {
     fn a_change_concerns_every_frame_that_is_decided_otherwise_after_it(
         before in rules(),
         change in rules(),
-        removes in any::<bool>(),
+        adds in 0usize..3,
+        removes in 0usize..3,
         keys in prop::collection::vec(keys(), 16),
     ) {
         let mut tables = load(&before);
         let old = tables.snapshot();
-        let change = change.into_iter().next();
-        let changes: Vec<FlowMod> = match change {
-            Some(spec) if !removes => vec![FlowMod::Add(spec)],
-            _ => before.first().map(|spec| {
-                let filter = FlowFilter { table: Some(spec.table), priority: spec.priority, match_: spec.match_, ..FlowFilter::default() };
-                FlowMod::Delete { filter, strict: true }
-            }).into_iter().collect(),
+        let delete = |spec: &FlowSpec| FlowMod::Delete {
+            filter: FlowFilter {
+                table: Some(spec.table),
+                priority: spec.priority,
+                match_: spec.match_,
+                ..FlowFilter::default()
+            },
+            strict: true,
         };
+        let mut changes: Vec<FlowMod> = change.into_iter().take(adds).map(FlowMod::Add).collect();
+        changes.extend(before.iter().take(removes).map(delete));
         tables.apply(&changes, Duration::ZERO).unwrap();
         let new = tables.snapshot();
         let (mut a, mut b) = (Evaluation::default(), Evaluation::default());
