@@ -14,6 +14,7 @@ mod evaluate;
 mod rule;
 mod snapshot;
 mod stats;
+mod table;
 mod tables;
 
 pub use evaluate::{DEPTH_MAX, Evaluation, LOOKUPS_MAX, OPS_MAX, Outcome};

@@ -4,36 +4,8 @@ use std::sync::Arc;
 use flow::{Field, FlowKey, FlowMask};
 
 use crate::evaluate::Evaluation;
-use crate::rule::Rule;
 use crate::stats::RuleStats;
-
-/// The rules of one table, persistent: a clone shares everything until one of the two changes.
-#[derive(Clone, Default)]
-pub(crate) struct Table {
-    /// By priority, the highest first.
-    rules: Arc<Vec<Arc<Rule>>>,
-}
-
-impl Table {
-    pub fn insert(&mut self, rule: Arc<Rule>) {
-        let rules = Arc::make_mut(&mut self.rules);
-        let at = rules.partition_point(|other| other.spec.priority >= rule.spec.priority);
-        rules.insert(at, rule);
-    }
-
-    pub fn remove(&mut self, rule: &Arc<Rule>) {
-        Arc::make_mut(&mut self.rules).retain(|other| !Arc::ptr_eq(other, rule));
-    }
-
-    /// The rule for this key; the bits looked at are added to `seen`.
-    pub fn find(&self, key: &FlowKey, seen: &mut FlowMask) -> Option<&Rule> {
-        let found = self.rules.iter().find(|rule| {
-            seen.union(rule.spec.match_.mask());
-            rule.spec.match_.matches(key)
-        });
-        found.map(|rule| &**rule)
-    }
-}
+use crate::table::View;
 
 /// One change of rules, as far as it can concern frames: those that have these bits when they arrive.
 pub(crate) type Concern = (FlowKey, FlowMask);
@@ -44,7 +16,7 @@ pub(crate) const REMEMBERED: usize = 64;
 /// The rules of a bridge at one moment.
 pub struct Snapshot {
     pub(crate) version: u64,
-    pub(crate) tables: Box<[Table]>,
+    pub(crate) tables: Box<[View]>,
     pub(crate) fields: FlowMask,
     pub(crate) stats: Arc<RuleStats>,
     /// Changes made with each of the last versions, this one's last.
@@ -52,7 +24,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    pub(crate) fn table(&self, table: u8) -> Option<&Table> {
+    pub(crate) fn table(&self, table: u8) -> Option<&View> {
         self.tables.get(usize::from(table))
     }
 

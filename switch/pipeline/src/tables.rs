@@ -9,8 +9,9 @@ use flow_text::{Action, Counters, FlowChange, FlowFilter, FlowSpec, Instructions
 
 use crate::RuleSlot;
 use crate::rule::{Reach, Rule, add_vlans};
-use crate::snapshot::{Concern, REMEMBERED, Snapshot, Table};
+use crate::snapshot::{Concern, REMEMBERED, Snapshot};
 use crate::stats::{RuleStats, SLOTS_MAX};
+use crate::table::Table;
 
 /// Most changes in one step that are remembered one by one; of more, only that anything may have changed.
 const CONCERNS_MAX: usize = 256;
@@ -495,7 +496,7 @@ impl Tables {
         recent.push_back((self.version, step.concerns(&written)));
         self.snapshot = Arc::new(Snapshot {
             version: self.version,
-            tables: self.tables.clone().into_boxed_slice(),
+            tables: self.tables.iter().map(Table::view).collect(),
             fields,
             stats: self.stats.clone(),
             recent,

@@ -1,0 +1,328 @@
+//! The rules of one table: a tuple space, persistent.
+//!
+//! Rules are grouped by mask; in a group, the masked key is looked up by hash. Groups are probed by falling
+//! highest priority until no other can do better, so a look-up costs at most one probe per mask that the
+//! operator's rules have, whatever the frames. The groups' maps are hash tries whose nodes are shared between
+//! versions: a change copies the few nodes on the way to one leaf, and a snapshot copies nothing.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use flow::{FlowKey, FlowMask, WORDS};
+
+use crate::rule::Rule;
+
+/// Bits of the hash that choose a branch.
+const RADIX_BITS: u32 = 4;
+/// A leaf with more entries is split.
+const LEAF_MAX: usize = 8;
+
+/// A table as control keeps it.
+#[derive(Default)]
+pub(crate) struct Table {
+    view: View,
+    /// How many rules of each mask have each priority.
+    priorities: HashMap<FlowMask, BTreeMap<u16, usize>>,
+}
+
+impl Table {
+    pub fn insert(&mut self, rule: Arc<Rule>) {
+        let mask = *rule.spec.match_.mask();
+        *self.priorities.entry(mask).or_default().entry(rule.spec.priority).or_default() += 1;
+        self.view.change(&mask, self.highest(&mask), |group| group.insert(rule));
+    }
+
+    pub fn remove(&mut self, rule: &Arc<Rule>) {
+        let mask = *rule.spec.match_.mask();
+        if let Some(priorities) = self.priorities.get_mut(&mask)
+            && let Some(count) = priorities.get_mut(&rule.spec.priority)
+        {
+            *count -= 1;
+            if *count == 0 {
+                priorities.remove(&rule.spec.priority);
+            }
+            if priorities.is_empty() {
+                self.priorities.remove(&mask);
+            }
+        }
+        self.view.change(&mask, self.highest(&mask), |group| group.remove(rule));
+    }
+
+    /// The highest priority with this mask; none when there is no such rule.
+    fn highest(&self, mask: &FlowMask) -> Option<u16> {
+        self.priorities.get(mask)?.last_key_value().map(|(&priority, _)| priority)
+    }
+
+    /// The table as it is now.
+    pub fn view(&self) -> View {
+        self.view.clone()
+    }
+}
+
+/// A table as snapshots keep it: a clone shares everything.
+#[derive(Clone, Default)]
+pub(crate) struct View {
+    /// By highest priority, falling.
+    groups: Arc<Vec<Arc<Group>>>,
+}
+
+impl View {
+    /// Changes the group of this mask, whose highest priority is `highest` then; none removes it.
+    fn change(&mut self, mask: &FlowMask, highest: Option<u16>, change: impl FnOnce(&mut Group)) {
+        let groups = Arc::make_mut(&mut self.groups);
+        let old = groups.iter().position(|group| group.mask == *mask).map(|at| groups.remove(at));
+        let Some(highest) = highest else { return };
+        let mut group = old.unwrap_or_else(|| Arc::new(Group::new(*mask)));
+        let changed = Arc::make_mut(&mut group);
+        changed.highest = highest;
+        change(changed);
+        let at = groups.partition_point(|other| other.highest >= highest);
+        groups.insert(at, group);
+    }
+
+    /// The rule for this key; the bits looked at are added to `seen`. Of several of the same priority, any.
+    pub fn find(&self, key: &FlowKey, seen: &mut FlowMask) -> Option<&Rule> {
+        let mut best: Option<&Rule> = None;
+        for group in self.groups.iter() {
+            if best.is_some_and(|best| best.spec.priority >= group.highest) {
+                break;
+            }
+            seen.union(&group.mask);
+            if let Some(rule) = group.find(key)
+                && best.is_none_or(|best| best.spec.priority < rule.spec.priority)
+            {
+                best = Some(rule);
+            }
+        }
+        best
+    }
+}
+
+/// The rules of one mask.
+#[derive(Clone)]
+struct Group {
+    mask: FlowMask,
+    /// Words of the mask that aren't zero: the first `used` entries.
+    words: [u8; WORDS],
+    used: usize,
+    highest: u16,
+    root: Arc<Node>,
+}
+
+#[derive(Clone)]
+enum Node {
+    /// Sorted by priority, falling.
+    Leaf(Vec<Entry>),
+    Branch([Option<Arc<Node>>; 1 << RADIX_BITS]),
+}
+
+#[derive(Clone)]
+struct Entry {
+    hash: u64,
+    rule: Arc<Rule>,
+}
+
+impl Group {
+    fn new(mask: FlowMask) -> Group {
+        let mut group =
+            Group { mask, words: [0; WORDS], used: 0, highest: 0, root: Arc::new(Node::Leaf(Vec::new())) };
+        for (word, _) in mask.0.iter().enumerate().filter(|(_, bits)| **bits != 0) {
+            group.words[group.used] = word as u8;
+            group.used += 1;
+        }
+        group
+    }
+
+    /// Only keys of the operator's rules are stored, so nobody else can make them collide.
+    fn hash(&self, key: &FlowKey) -> u64 {
+        self.words[..self.used].iter().fold(0x243f_6a88_85a3_08d3, |hash: u64, &word| {
+            let word = usize::from(word);
+            let product = u128::from(hash ^ key.0[word] & self.mask.0[word]) * 0x9e37_79b9_7f4a_7c15;
+            (product >> 64) as u64 ^ product as u64
+        })
+    }
+
+    fn find(&self, key: &FlowKey) -> Option<&Rule> {
+        let hash = self.hash(key);
+        let (mut node, mut rest) = (&self.root, hash);
+        while let Node::Branch(children) = &**node {
+            node = children[branch(rest)].as_ref()?;
+            rest >>= RADIX_BITS;
+        }
+        let Node::Leaf(entries) = &**node else { return None };
+        let fits = |entry: &&Entry| entry.hash == hash && entry.rule.spec.match_.matches(key);
+        entries.iter().find(fits).map(|entry| &*entry.rule)
+    }
+
+    fn insert(&mut self, rule: Arc<Rule>) {
+        let hash = self.hash(rule.spec.match_.key());
+        insert(&mut self.root, 0, Entry { hash, rule });
+    }
+
+    fn remove(&mut self, rule: &Arc<Rule>) {
+        let hash = self.hash(rule.spec.match_.key());
+        remove(&mut self.root, hash, rule);
+    }
+}
+
+fn branch(hash: u64) -> usize {
+    hash as usize & ((1 << RADIX_BITS) - 1)
+}
+
+fn insert(node: &mut Arc<Node>, depth: u32, entry: Entry) {
+    let node = Arc::make_mut(node);
+    match node {
+        Node::Branch(children) => {
+            let child = children[branch(entry.hash >> (depth * RADIX_BITS))].get_or_insert_with(empty);
+            insert(child, depth + 1, entry);
+        }
+        Node::Leaf(entries) => {
+            let at = entries.partition_point(|other| other.rule.spec.priority >= entry.rule.spec.priority);
+            entries.insert(at, entry);
+            // Entries of one hash can't be told apart further down.
+            let one_hash = entries.iter().all(|other| other.hash == entries[0].hash);
+            if entries.len() > LEAF_MAX && !one_hash {
+                let entries = std::mem::take(entries);
+                let mut split = Arc::new(Node::Branch(Default::default()));
+                for entry in entries {
+                    insert(&mut split, depth, entry);
+                }
+                *node = Arc::unwrap_or_clone(split);
+            }
+        }
+    }
+}
+
+fn empty() -> Arc<Node> {
+    Arc::new(Node::Leaf(Vec::new()))
+}
+
+/// Removes the rule; says whether the node is empty then.
+fn remove(node: &mut Arc<Node>, rest: u64, rule: &Arc<Rule>) -> bool {
+    match Arc::make_mut(node) {
+        Node::Leaf(entries) => {
+            entries.retain(|entry| !Arc::ptr_eq(&entry.rule, rule));
+            entries.is_empty()
+        }
+        Node::Branch(children) => {
+            let child = &mut children[branch(rest)];
+            if child.as_mut().is_some_and(|child| remove(child, rest >> RADIX_BITS, rule)) {
+                *child = None;
+            }
+            children.iter().all(Option::is_none)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use flow::Field;
+    use flow_text::{FlowSpec, Match};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::rule::Reach;
+
+    fn rule(slot: u32, priority: u16, match_: Match) -> Arc<Rule> {
+        let spec = FlowSpec { priority, match_, ..FlowSpec::default() };
+        Arc::new(Rule {
+            slot,
+            reach: Reach::of(&spec),
+            spec,
+            created: Duration::ZERO,
+            modified: Duration::ZERO,
+        })
+    }
+
+    fn match_of(shape: usize, value: u32) -> Match {
+        let value = u128::from(value);
+        match shape {
+            0 => Match::default(),
+            1 => Match::default().with(Field::InPort, value),
+            2 => Match::default().with(Field::Ipv4Src, value).with(Field::TpDst, value % 7),
+            _ => {
+                let mut m = Match::default().with(Field::InPort, value % 5);
+                m.set(Field::Ipv4Src, value, 0xffff_fff0);
+                m
+            }
+        }
+    }
+
+    fn key(value: u32) -> FlowKey {
+        let mut key = FlowKey::default();
+        key.set(Field::InPort, value.into());
+        key.set(Field::Ipv4Src, value.into());
+        key.set(Field::TpDst, (value % 7).into());
+        key
+    }
+
+    fn found(view: &View, value: u32) -> Option<u16> {
+        view.find(&key(value), &mut FlowMask::default()).map(|rule| rule.spec.priority)
+    }
+
+    proptest! {
+        #[test]
+        fn the_best_of_all_rules_is_found(
+            steps in prop::collection::vec((0usize..4, 0u32..400, 0u16..50, prop::bool::weighted(0.3)), 1..600),
+        ) {
+            let mut table = Table::default();
+            let mut list: Vec<Arc<Rule>> = Vec::new();
+            let mut older = (table.view(), list.clone());
+            for (n, &(shape, value, priority, removes)) in steps.iter().enumerate() {
+                if removes && !list.is_empty() {
+                    let rule = list.swap_remove(value as usize % list.len());
+                    table.remove(&rule);
+                } else {
+                    let rule = rule(n as u32, priority, match_of(shape, value));
+                    table.insert(rule.clone());
+                    list.push(rule);
+                }
+                if n == steps.len() / 2 {
+                    older = (table.view(), list.clone());
+                }
+            }
+            // A view taken earlier still shows what was there then.
+            for (view, list) in [(&table.view(), &list), (&older.0, &older.1)] {
+                for value in 0..400 {
+                    let best = list.iter().filter(|rule| rule.spec.match_.matches(&key(value))).map(|rule| rule.spec.priority).max();
+                    prop_assert_eq!(found(view, value), best);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn only_groups_that_may_do_better_are_looked_at() {
+        let mut table = Table::default();
+        let low = rule(0, 1, match_of(2, 5));
+        table.insert(low.clone());
+        table.insert(rule(1, 9, match_of(1, 5)));
+        let mut seen = FlowMask::default();
+        table.view().find(&key(5), &mut seen);
+        assert_eq!(seen, *match_of(1, 5).mask());
+        let mut seen = FlowMask::default();
+        table.view().find(&key(6), &mut seen);
+        assert!(seen.contains(low.spec.match_.mask()));
+        table.remove(&low);
+        let mut seen = FlowMask::default();
+        table.view().find(&key(6), &mut seen);
+        assert_eq!(seen, *match_of(1, 5).mask(), "a mask without rules is gone");
+    }
+
+    #[test]
+    fn many_rules_of_one_match_stand_side_by_side() {
+        let mut table = Table::default();
+        let rules: Vec<_> =
+            (0..100).map(|priority| rule(priority.into(), priority, match_of(1, 5))).collect();
+        for rule in &rules {
+            table.insert(rule.clone());
+        }
+        for (n, rule) in rules.iter().enumerate().rev() {
+            assert_eq!(found(&table.view(), 5), Some(n as u16));
+            table.remove(rule);
+        }
+        assert_eq!(found(&table.view(), 5), None);
+    }
+}
