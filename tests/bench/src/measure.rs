@@ -99,13 +99,12 @@ fn run_case(
     load: &mut Testpmd,
 ) -> Result<Outcome> {
     let before_ns = ping_pong(options, switch)?;
-    load.command(&format!("set txpkts {}", case.size))?;
     if group.flows > 0 {
+        load.command(&format!("set txpkts {}", case.size))?;
         load.command("set fwd flowgen")?;
         load.command("start")?;
     } else {
-        load.command("set fwd io")?;
-        load.command("start tx_first 8")?;
+        load.circulate(case.size, 8)?;
     }
     std::thread::sleep(WARM_UP);
     let sample = measure(options, switch, load)?;
@@ -146,22 +145,18 @@ fn measure(options: &Options, switch: &mut dyn Switch, load: &mut Testpmd) -> Re
         Ok([one(polling[0])?, one(polling[1])?])
     };
     let work = switch.work()?;
-    let received = total_received(load)?;
+    let received = load.received()?;
     let start = Instant::now();
     let before = kept_off()?;
     std::thread::sleep(time);
     let after = kept_off()?;
     let others_had = (after[0].saturating_sub(before[0])).max(after[1].saturating_sub(before[1]));
     let others_share = others_had.as_secs_f64() / start.elapsed().as_secs_f64();
-    let received = total_received(load)? - received;
+    let received = load.received()? - received;
     let seconds = start.elapsed().as_secs_f64();
     let now = switch.work()?;
     let work = Work { busy_cycles: now.busy_cycles - work.busy_cycles, frames: now.frames - work.frames };
     Ok(Sample { received, seconds, work, others_share })
-}
-
-fn total_received(load: &mut Testpmd) -> Result<u64> {
-    Ok(load.stats()?.iter().map(|port| port.rx_frames).sum())
 }
 
 /// Measures between the cores while the switch holds still; the load is at its prompt.

@@ -228,6 +228,38 @@ impl Testpmd {
         Ok(ports)
     }
 
+    /// Sends `bursts` bursts of `size`-byte frames from every port, and everything that comes in out again at the other port.
+    ///
+    /// A switch may drop the first frames while the second port is still being connected; then they are sent again.
+    ///
+    /// # Errors
+    /// When nothing comes back within five seconds.
+    pub fn circulate(&mut self, size: u32, bursts: u32) -> Result<()> {
+        let before = self.received()?;
+        self.command(&format!("set txpkts {size}"))?;
+        self.command("set fwd io")?;
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            self.command(&format!("start tx_first {bursts}"))?;
+            std::thread::sleep(Duration::from_millis(100));
+            if self.received()? > before {
+                return Ok(());
+            }
+            self.command("stop")?;
+            if Instant::now() > deadline {
+                bail!("no frame came back");
+            }
+        }
+    }
+
+    /// Frames received by all ports.
+    ///
+    /// # Errors
+    /// As [`Testpmd::stats`].
+    pub fn received(&mut self) -> Result<u64> {
+        Ok(self.stats()?.iter().map(|port| port.rx_frames).sum())
+    }
+
     /// Receives what still lies in the rings after `stop`, without sending anything, until no counter moves for 300 ms.
     ///
     /// # Errors

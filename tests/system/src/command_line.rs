@@ -113,7 +113,7 @@ fn show_ports_adds_up(context: &Context) -> Result<()> {
     let switch = Ringway::start(&plan)?;
     let guests: Vec<_> = (0..2).map(|port| VirtioUser::new(&plan.socket(port))).collect();
     let mut testpmd = Testpmd::start(&context.dir, &TestpmdOptions::guest("guest", 1, &guests))?;
-    testpmd.command("start tx_first 4")?;
+    testpmd.circulate(64, 4)?;
     let mut last = 0;
     for _ in 0..5 {
         std::thread::sleep(Duration::from_millis(300));

@@ -58,7 +58,10 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 /// Lets two ports of one testpmd throw frames at each other through the switch and compares all counters.
 fn exchange(context: &Context, shape: impl Fn(VirtioUser) -> VirtioUser) -> Result<()> {
     let mut plan = Plan::with_guests(&context.dir, 2).join_first_two();
-    let guests: Vec<_> = (0..2).map(|port| shape(VirtioUser::new(&plan.socket(port)))).collect();
+    // OVS counts frames of ports in client mode only.
+    let guest_listens = context.system == System::OvsDpdk;
+    let guest = |port| VirtioUser { server: guest_listens, ..VirtioUser::new(&plan.socket(port)) };
+    let guests: Vec<_> = (0..2).map(|port| shape(guest(port))).collect();
     for (port, guest) in plan.ports.iter_mut().zip(&guests) {
         port.queues = guest.queues;
         port.kind = PortKind::VhostUser { listens: !guest.server };
@@ -75,9 +78,7 @@ fn exchange(context: &Context, shape: impl Fn(VirtioUser) -> VirtioUser) -> Resu
     testpmd.wait_ready()?;
     let mut seen = 0;
     for size in SIZES {
-        testpmd.command(&format!("set txpkts {size}"))?;
-        testpmd.command("set fwd io")?;
-        testpmd.command("start tx_first 4")?;
+        testpmd.circulate(size, 4)?;
         std::thread::sleep(TIME_PER_SIZE);
         testpmd.command("stop")?;
         let received: u64 = testpmd.drain()?.iter().map(|port| port.rx_frames).sum();

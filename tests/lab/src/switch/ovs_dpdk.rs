@@ -3,7 +3,8 @@
 //! Facts that shaped this (OVS 3.1, DPDK 22.11):
 //! - OVS adds `--in-memory` by itself unless it is told `--legacy-mem`, which is what `--no-huge` needs.
 //! - Its shared pool wants 262,144 buffers, so without huge pages `-m 2048`; less, and ports fail when a guest connects.
-//! - `dpdkvhostuser` (server mode, deprecated) puts its sockets into the run directory; the data path is that of client mode.
+//! - `dpdkvhostuser` (server mode, deprecated) puts its sockets into the run directory. The data path is that of client
+//!   mode, but it shows `?` for its ports' counters.
 
 use anyhow::{Context as _, Result, bail};
 use std::collections::BTreeMap;
@@ -56,21 +57,28 @@ impl OvsDpdk {
     fn add_ports(&mut self, plan: &Plan) -> Result<()> {
         let mut args = vec!["add-br".to_owned(), BRIDGE.into()];
         args.extend(["--", "set", "bridge", BRIDGE, "datapath_type=netdev"].map(String::from));
-        for port in &plan.ports {
-            let PortKind::VhostUser { listens: true } = port.kind else {
-                bail!("OVS-DPDK is set up with served vhost-user ports only")
+        for (index, port) in plan.ports.iter().enumerate() {
+            let PortKind::VhostUser { listens } = port.kind else {
+                bail!("OVS-DPDK is set up with vhost-user ports only")
             };
             args.extend(["--", "add-port", BRIDGE, &port.name].map(String::from));
-            args.extend(["--", "set", "Interface", &port.name, "type=dpdkvhostuser"].map(String::from));
+            args.extend(["--", "set", "Interface", &port.name].map(String::from));
+            if listens {
+                args.push("type=dpdkvhostuser".into());
+            } else {
+                args.push("type=dpdkvhostuserclient".into());
+                args.push(format!("options:vhost-server-path={}", plan.socket(index).display()));
+            }
             args.push(format!("mtu_request={}", port.mtu));
+            // Counters are shown by number, and ports added together are numbered in no particular order.
+            args.push(format!("ofport_request={}", index + 1));
         }
         vsctl(&self.dir, &args)?;
         for (index, port) in plan.ports.iter().enumerate() {
-            let theirs = self.dir.join(&port.name);
-            wait_until("socket of an OVS port", COMMAND_LIMIT, || Ok(theirs.exists().then_some(())))?;
-            let link = plan.socket(index);
-            if !link.is_symlink() {
-                std::os::unix::fs::symlink(&theirs, &link)?;
+            if matches!(port.kind, PortKind::VhostUser { listens: true }) {
+                let theirs = self.dir.join(&port.name);
+                wait_until("socket of an OVS port", COMMAND_LIMIT, || Ok(theirs.exists().then_some(())))?;
+                std::os::unix::fs::symlink(&theirs, plan.socket(index))?;
             }
         }
         if plan.flows.is_empty() {
@@ -180,8 +188,11 @@ fn daemon_control(dir: &Path) -> String {
     dir.join("vswitchd.ctl").to_string_lossy().into_owned()
 }
 
-/// Reads `ovs-ofctl dump-ports`, where each port has an `rx` and a `tx` line. Ports are numbered in the order they were added.
+/// Reads `ovs-ofctl dump-ports`, where each port has an `rx` and a `tx` line. Ports are numbered from 1 in the plan's order.
 fn parse_ports(text: &str, names: &[String]) -> Result<Vec<PortCounters>> {
+    if text.contains("rx pkts=?") {
+        bail!("OVS-DPDK counts frames in client mode only:\n{text}");
+    }
     let mut by_name: BTreeMap<String, PortCounters> = BTreeMap::new();
     let mut current = None;
     for line in text.lines() {
