@@ -251,8 +251,9 @@ impl Session {
         {
             err.signal();
         }
-        // A queue that the host lost has nothing left to free.
-        let _ = self.stop_all(host);
+        for (index, vring) in self.connection.vrings.iter_mut().enumerate() {
+            vring.abandon(index, host);
+        }
         self.connection = Connection::new(self.connection.vrings.len());
         self.connected = false;
         self.last_error = Some(end.to_string());

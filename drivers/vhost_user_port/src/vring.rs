@@ -126,6 +126,19 @@ impl Vring {
         config.is_some()
     }
 
+    /// Takes the ring's queue back because the connection has ended, and drops it as it is: nobody asks where it
+    /// stands any more, so its in-flight record must go on telling.
+    pub fn abandon(&mut self, index: usize, host: &mut dyn QueueHost) {
+        if self.running {
+            self.running = false;
+            let (pair, direction) = place(index);
+            match direction {
+                Direction::Rx => drop(host.detach_rx(pair)),
+                Direction::Tx => drop(host.detach_tx(pair)),
+            }
+        }
+    }
+
     /// The descriptors to hand over, in the order kick, call, error.
     pub fn fds(&self) -> [Option<BorrowedFd<'_>>; 3] {
         use std::os::fd::AsFd;
