@@ -54,11 +54,10 @@ pub(crate) fn check(file: File, context: &Context, reader: &mut Reader<'_>) -> O
         .collect();
     let guests = checker.guests(list(file.guest), &port_names, &ports);
     Some(Config {
-        workers: Workers { cores: cores?, idle: idle(&workers)? },
+        workers: Workers { cores: cores?, idle: idle(&workers)?, caches: caches(&workers)? },
         memory: Memory {
             huge_pages: memory.huge_pages?.value,
             pool_buffers: memory.pool_buffers?.value.get(),
-            buffer_bytes: memory.buffer_bytes?.value.get().next_multiple_of(64),
         },
         control: control?,
         bridges: bridge_keys.into_iter().filter_map(bridge).collect(),
@@ -83,10 +82,18 @@ fn list<T>(keys: Option<At<List<T>>>) -> Vec<T> {
 }
 
 fn idle(keys: &WorkersKeys) -> Option<Idle> {
-    let micros = |at: &Option<At<Micros>>| at.as_ref().map(|at| Duration::from_micros(at.value.get().into()));
+    let after = Duration::from_micros(keys.sleep_after_us.as_ref()?.value.get().into());
     Some(match keys.idle.as_ref()?.value {
         IdleKind::Poll => Idle::Poll,
-        IdleKind::Sleep => Idle::Sleep { spin: micros(&keys.spin_us)?, max: micros(&keys.max_sleep_us)? },
+        IdleKind::Sleep => Idle::Sleep { after },
+    })
+}
+
+fn caches(keys: &WorkersKeys) -> Option<Caches> {
+    Some(Caches {
+        flows: keys.cache_flows.as_ref()?.value.get().next_power_of_two(),
+        megaflows: keys.cache_megaflows.as_ref()?.value.get(),
+        megaflow_masks: keys.cache_masks.as_ref()?.value.get(),
     })
 }
 
@@ -97,11 +104,6 @@ fn bridge(keys: BridgeKeys) -> Option<Bridge> {
         mac_ageing: Duration::from_secs(keys.mac_ageing_s?.value.get().into()),
         mac_limit,
         mac_limit_per_port: keys.mac_limit_per_port?.value.get().min(mac_limit),
-        caches: Caches {
-            exact_entries: keys.exact_entries?.value.get().next_power_of_two(),
-            megaflow_entries: keys.megaflow_entries?.value.get(),
-            megaflow_masks: keys.megaflow_masks?.value.get(),
-        },
     })
 }
 
@@ -262,6 +264,7 @@ impl Checker<'_, '_, '_> {
         let mut numbers = self.numbers(&keys).into_iter();
         let mut devices = Unique::default();
         let mut captures = Unique::default();
+        let mut macs = Unique::default();
         let ports = keys.into_iter().filter_map(|keys| {
             let number = numbers.next().expect("one for each port");
             if let Some(bridge) = &keys.bridge {
@@ -269,7 +272,7 @@ impl Checker<'_, '_, '_> {
             }
             let vlan = self.vlan(&keys);
             let placement = self.placement(&keys, cores);
-            let driver = self.driver(&keys);
+            let driver = self.driver(&keys, number, &mut macs);
             match (&driver, &keys.device, &keys.write) {
                 (Some(Driver::Tap(tap)), device, _) => {
                     let place = device.as_ref().map_or(&keys.place, |at| &at.place);
@@ -286,6 +289,7 @@ impl Checker<'_, '_, '_> {
                 bridge: keys.bridge?.value,
                 vlan: vlan?,
                 mtu: keys.mtu?.value,
+                up: keys.up?.value,
                 queues: keys.queues?.value,
                 placement: placement?,
                 driver: driver?,
@@ -382,7 +386,7 @@ impl Checker<'_, '_, '_> {
         Some(Placement::Cores(at.value.items.iter().map(|core| core.value).collect()))
     }
 
-    fn driver(&mut self, keys: &PortKeys) -> Option<Driver> {
+    fn driver(&mut self, keys: &PortKeys, number: PortNumber, macs: &mut Unique<MacAddr>) -> Option<Driver> {
         fn place<T>(at: &Option<At<T>>) -> Option<&Place> {
             at.as_ref().map(|at| &at.place)
         }
@@ -391,6 +395,8 @@ impl Checker<'_, '_, '_> {
             &[
                 (place(&keys.socket), "socket", &["vhost-user"]),
                 (place(&keys.mode), "mode", &["vhost-user"]),
+                (place(&keys.permissions), "permissions", &["vhost-user"]),
+                (place(&keys.mac), "mac", &["vhost-user"]),
                 (place(&keys.features_off), "features_off", &["vhost-user"]),
                 (place(&keys.device), "device", &["tap"]),
                 (place(&keys.netns), "netns", &["tap"]),
@@ -404,7 +410,7 @@ impl Checker<'_, '_, '_> {
             "driver",
         );
         match kind {
-            DriverKind::VhostUser => self.vhost_user(keys).map(Driver::VhostUser),
+            DriverKind::VhostUser => self.vhost_user(keys, number, macs).map(Driver::VhostUser),
             DriverKind::Tap => self.tap(keys).map(Driver::Tap),
             DriverKind::Pcap => self.pcap(keys).map(Driver::Pcap),
             DriverKind::Null => Some(Driver::Null),
@@ -412,7 +418,12 @@ impl Checker<'_, '_, '_> {
         }
     }
 
-    fn vhost_user(&mut self, keys: &PortKeys) -> Option<VhostUser> {
+    fn vhost_user(
+        &mut self,
+        keys: &PortKeys,
+        number: PortNumber,
+        macs: &mut Unique<MacAddr>,
+    ) -> Option<VhostUser> {
         let features_off: BTreeSet<Feature> =
             keys.features_off.iter().flat_map(|at| at.value.items.iter().copied()).collect();
         if let (Some(off), Some(queues)) = (&keys.features_off, &keys.queues)
@@ -431,7 +442,20 @@ impl Checker<'_, '_, '_> {
             return None;
         };
         let mode = keys.mode.as_ref().map_or(SocketMode::Server, |at| at.value);
-        Some(VhostUser { socket: self.socket(socket)?, mode, features_off })
+        if let Some(at) = &keys.mac {
+            macs.claim(at.value, at.value, &at.place, self.reader);
+        }
+        if let Some(at) = keys.permissions.as_ref().filter(|_| mode == SocketMode::Client) {
+            let what = "the guest makes the socket, and sets its permissions";
+            self.reader.error(&at.place, what, Some("mode = \"server\"".to_owned()));
+        }
+        Some(VhostUser {
+            socket: self.socket(socket)?,
+            mode,
+            permissions: keys.permissions.as_ref().map(|at| at.value),
+            mac: keys.mac.as_ref().map_or_else(|| generated_mac(0, number.get()), |at| at.value),
+            features_off,
+        })
     }
 
     fn tap(&mut self, keys: &PortKeys) -> Option<Tap> {
@@ -543,7 +567,7 @@ impl Checker<'_, '_, '_> {
                 name: keys.name?.value,
                 socket,
                 mode,
-                mac: keys.mac.map_or_else(|| generated_mac(index), |at| at.value),
+                mac: keys.mac.map_or_else(|| generated_mac(1, index as u16 + 1), |at| at.value),
                 packed: keys.packed?.value,
                 queues: keys.queues?.value,
                 mtu: keys.mtu?.value,
@@ -668,8 +692,8 @@ impl Checker<'_, '_, '_> {
     }
 }
 
-/// The address of the guest at this place in the file: locally administered, then "RW".
-fn generated_mac(index: usize) -> MacAddr {
-    let [.., high, low] = (index as u32 + 1).to_be_bytes();
-    MacAddr::new([0x02, 0x52, 0x57, 0x00, high, low]).expect("a unicast address")
+/// A locally administered address: "RW", then what it is for, then a number.
+fn generated_mac(kind: u8, number: u16) -> MacAddr {
+    let [high, low] = number.to_be_bytes();
+    MacAddr::new([0x02, 0x52, 0x57, kind, high, low]).expect("a unicast address")
 }

@@ -57,6 +57,8 @@ pub struct Workers {
     pub cores: Vec<CpuId>,
     /// What a worker does without traffic.
     pub idle: Idle,
+    /// Sizes of each worker's caches.
+    pub caches: Caches,
 }
 
 /// What a worker does when its queues have nothing.
@@ -64,12 +66,10 @@ pub struct Workers {
 pub enum Idle {
     /// Polls on: the shortest latency, a core at 100 %.
     Poll,
-    /// Sleeps until a queue notifies.
+    /// Sleeps until a queue notifies; not while it has a queue that can't (a replayed capture, say).
     Sleep {
-        /// Polls this long without finding anything before it sleeps.
-        spin: Duration,
-        /// The longest sleep while it has a queue that can't notify (a replayed capture, say).
-        max: Duration,
+        /// Polls on this long after the last frame before it does.
+        after: Duration,
     },
 }
 
@@ -80,8 +80,6 @@ pub struct Memory {
     pub huge_pages: HugePages,
     /// Buffers in each worker's pool.
     pub pool_buffers: u32,
-    /// Bytes in a buffer, a multiple of 64.
-    pub buffer_bytes: u32,
 }
 
 words! {
@@ -164,17 +162,15 @@ pub struct Bridge {
     pub mac_limit: u32,
     /// Addresses learned on one port at most.
     pub mac_limit_per_port: u32,
-    /// Sizes of its caches.
-    pub caches: Caches,
 }
 
 /// Sizes of the caches that each worker keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caches {
     /// Entries of the exact-match cache, a power of two.
-    pub exact_entries: u32,
+    pub flows: u32,
     /// Megaflows at most.
-    pub megaflow_entries: u32,
+    pub megaflows: u32,
     /// Different masks among them at most: this bounds what a look-up costs.
     pub megaflow_masks: u32,
 }
@@ -192,6 +188,8 @@ pub struct Port {
     pub vlan: VlanMode,
     /// The longest IP packet it takes.
     pub mtu: Mtu,
+    /// Whether its operator wants it up.
+    pub up: bool,
     /// Queue pairs it has (offers, for vhost-user).
     pub queues: QueuePairs,
     /// Which workers receive from its queues.
@@ -313,6 +311,10 @@ pub struct VhostUser {
     pub socket: SocketPath,
     /// Which side listens.
     pub mode: SocketMode,
+    /// Permissions of the socket in server mode; the umask's if `None`.
+    pub permissions: Option<FileMode>,
+    /// The Ethernet address offered to the guest.
+    pub mac: MacAddr,
     /// Features that are not offered.
     pub features_off: BTreeSet<Feature>,
 }

@@ -47,10 +47,15 @@ section! {
         cores: List<At<CpuId>>, default(List::first_core());
         /// What a worker does without traffic.
         idle: IdleKind, default(IdleKind::Sleep);
-        /// Microseconds a worker polls without finding anything before it sleeps.
-        spin_us: Micros, default(Micros::SPIN);
-        /// Microseconds it sleeps at most while one of its queues can't wake it (a capture being replayed).
-        max_sleep_us: Micros, default(Micros::SLEEP);
+        /// With idle = "sleep": microseconds a worker polls on after the last frame before it sleeps. It doesn't
+        /// sleep while one of its queues can't wake it (a capture being replayed).
+        sleep_after_us: Micros, default(Micros::SLEEP_AFTER);
+        /// Entries of each worker's exact-match cache, rounded up to a power of two.
+        cache_flows: CacheEntries, default(CacheEntries::FLOWS);
+        /// Megaflows in each worker's cache at most.
+        cache_megaflows: CacheEntries, default(CacheEntries::MEGAFLOWS);
+        /// Different masks among megaflows at most. This bounds what a look-up costs, whatever is sent.
+        cache_masks: CacheMasks, default(CacheMasks::DEFAULT);
     }
 
     /// Memory of the switch itself; guests bring their own.
@@ -60,8 +65,6 @@ section! {
         /// Buffers in each worker's pool, for frames that can't stay in a guest's memory: those that wait for a
         /// TAP device, and segments made in software. Memory is used when a buffer is, not before.
         pool_buffers: PoolBuffers, default(PoolBuffers::DEFAULT);
-        /// Bytes in a buffer, rounded up to a multiple of 64. A frame of the largest MTU fits the default.
-        buffer_bytes: BufferBytes, default(BufferBytes::DEFAULT);
     }
 
     /// The control socket and the metrics endpoint.
@@ -87,12 +90,6 @@ section! {
         mac_limit: MacLimit, default(MacLimit::BRIDGE);
         /// Addresses learned on one port at most, so that one guest can't use up the table.
         mac_limit_per_port: MacLimit, default(MacLimit::PORT);
-        /// Entries of each worker's exact-match cache, rounded up to a power of two.
-        exact_entries: CacheEntries, default(CacheEntries::EXACT);
-        /// Megaflows in each worker's cache at most.
-        megaflow_entries: CacheEntries, default(CacheEntries::MEGAFLOW);
-        /// Different masks among megaflows at most. This bounds what a look-up costs, whatever is sent.
-        megaflow_masks: CacheMasks, default(CacheMasks::DEFAULT);
     }
 
     /// A port of a bridge. Keys that belong to one driver say so.
@@ -114,6 +111,8 @@ section! {
         trunks: List<VlanRange>, optional;
         /// The longest IP packet it takes, in bytes.
         mtu: Mtu, default(Mtu::ETHERNET);
+        /// Whether it is up. Nothing goes in or out by a port that is down.
+        up: bool, default(true);
         /// Queue pairs it has.
         queues: QueuePairs, default(QueuePairs::ONE);
         /// Cores (listed in `[workers]`) that receive from its queues, taken in turn. Spread evenly when left
@@ -123,6 +122,12 @@ section! {
         socket: String, optional;
         /// vhost-user: which side listens. "server" when left out.
         mode: SocketMode, optional;
+        /// vhost-user with mode = "server": permissions of the socket, in octal; the umask's when left out. A guest
+        /// of another user (libvirt's, say) needs more than that.
+        permissions: FileMode, optional;
+        /// vhost-user: the Ethernet address offered to the guest; made from its number when left out. Some
+        /// front-ends (QEMU) have their own.
+        mac: MacAddr, optional;
         /// vhost-user: features that are not offered.
         features_off: List<Feature>, optional;
         /// tap: the kernel's name for the interface; the port's name when left out.
@@ -217,8 +222,6 @@ number_type! {
     Millis(u32) = 1..=3_600_000, "time in milliseconds";
     /// Buffers in a pool.
     PoolBuffers(u32) = 256..=4_194_304, "number of buffers";
-    /// Bytes in a buffer.
-    BufferBytes(u32) = 2048..=131_072, "number of bytes";
     /// A time in seconds; as in OVS at least 15.
     AgeingSeconds(u32) = 15..=86_400, "time in seconds";
     /// Addresses learned at most.
@@ -230,8 +233,7 @@ number_type! {
 }
 
 impl Micros {
-    const SPIN: Micros = Self::new(50).expect("in range");
-    const SLEEP: Micros = Self::new(200).expect("in range");
+    const SLEEP_AFTER: Micros = Self::new(50).expect("in range");
 }
 
 impl Millis {
@@ -240,10 +242,6 @@ impl Millis {
 
 impl PoolBuffers {
     const DEFAULT: PoolBuffers = Self::new(4096).expect("in range");
-}
-
-impl BufferBytes {
-    const DEFAULT: BufferBytes = Self::new(10_240).expect("in range");
 }
 
 impl AgeingSeconds {
@@ -256,8 +254,8 @@ impl MacLimit {
 }
 
 impl CacheEntries {
-    const EXACT: CacheEntries = Self::new(8192).expect("in range");
-    const MEGAFLOW: CacheEntries = Self::new(8192).expect("in range");
+    const FLOWS: CacheEntries = Self::new(131_072).expect("in range");
+    const MEGAFLOWS: CacheEntries = Self::new(65_536).expect("in range");
 }
 
 impl CacheMasks {
@@ -284,7 +282,7 @@ impl serde::Serialize for List<At<CpuId>> {
 
 from_integer! {
     CpuId; VlanId; PortNumber; Mtu; QueuePairs; FrameSize; Flows;
-    Micros; Millis; PoolBuffers; BufferBytes; AgeingSeconds; MacLimit; CacheEntries; CacheMasks;
+    Micros; Millis; PoolBuffers; AgeingSeconds; MacLimit; CacheEntries; CacheMasks;
 }
 
 from_string! {

@@ -11,7 +11,7 @@
 //!
 //! let errors = parse("[[bridge]]\nnane = 'br0'\n", &Context::default()).unwrap_err();
 //! assert_eq!(errors.all()[1].to_string(), "line 2, column 1: bridge[0].nane: unknown key `nane`; did you mean `name`? \
-//!     (allowed: name, mac_ageing_s, mac_limit, mac_limit_per_port, exact_entries, megaflow_entries, megaflow_masks)");
+//!     (allowed: name, mac_ageing_s, mac_limit, mac_limit_per_port)");
 //! ```
 //!
 //! # A new key
