@@ -1,0 +1,140 @@
+//! Prints what the look-ups of a frame cost, in cycles of the time stamp counter (nanoseconds on machines
+//! without one). A tool to tune with; the machine's noise is in it, so the least of many runs is shown.
+//!
+//! `cargo run --release -p flow --example cycles`
+
+use std::hint::black_box;
+
+use flow::{Changes, ExactCache, Field, FlowKey, FlowMask, KeySlot, extract, extract_l2};
+
+const BURST: usize = 32;
+
+#[cfg(target_arch = "x86_64")]
+#[expect(unsafe_code, reason = "reads the time stamp counter")]
+fn now() -> u64 {
+    // SAFETY: every x86-64 has the instruction, and it touches no memory.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn now() -> u64 {
+    static START: std::sync::LazyLock<std::time::Instant> = std::sync::LazyLock::new(std::time::Instant::now);
+    START.elapsed().as_nanos() as u64
+}
+
+/// Cycles per frame: the least over some runs of the mean over `bursts` bursts.
+fn measure(name: &str, bursts: usize, mut run: impl FnMut(usize)) {
+    let mut least = f64::MAX;
+    for _ in 0..15 {
+        let start = now();
+        for burst in 0..bursts {
+            run(burst);
+        }
+        least = least.min((now() - start) as f64 / (bursts * BURST) as f64);
+    }
+    println!("{name:<52} {least:7.1}");
+}
+
+fn tcp(flow: u32) -> Vec<u8> {
+    let mut f = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
+    f.extend([0x45, 0, 0, 46, 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10]);
+    f.extend(&flow.to_be_bytes()[1..]);
+    f.extend([0, 80, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 0x10, 0, 0, 0, 0, 0, 0]);
+    f.resize(60, 0);
+    f
+}
+
+fn tagged(mut frame: Vec<u8>) -> Vec<u8> {
+    frame.splice(12..12, [0x81, 0, 0, 7]);
+    frame
+}
+
+fn tcp6() -> Vec<u8> {
+    let mut f = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x86, 0xdd, 0x60, 0, 0, 0, 0, 20, 6, 64];
+    f.extend([1; 32]);
+    f.extend([0, 80, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 0x10, 0, 0, 0, 0, 0, 0]);
+    f
+}
+
+/// Copies a burst of frames to scratch heads, then makes keys of all: the two loops of a worker.
+fn extraction() {
+    type Extract = fn(&[u8], usize, u32, &mut KeySlot) -> flow::Layers;
+    let mut heads = vec![[0u8; 192]; BURST];
+    let mut slots = vec![KeySlot::EMPTY; BURST];
+    for (name, frame, parse) in [
+        ("copy of the head only", tcp(1), (|_, _, _, _| Default::default()) as Extract),
+        ("copy + extract TCP", tcp(1), extract as Extract),
+        ("copy + extract TCP, tagged", tagged(tcp(1)), extract),
+        ("copy + extract TCP over IPv6", tcp6(), extract),
+        ("copy + extract_l2", tcp(1), extract_l2),
+    ] {
+        let frames = vec![frame; BURST];
+        measure(name, 2000, |_| {
+            for (head, frame) in heads.iter_mut().zip(&frames) {
+                head[64..64 + frame.len()].copy_from_slice(black_box(frame));
+            }
+            for ((head, frame), slot) in heads.iter().zip(&frames).zip(&mut slots) {
+                black_box(parse(&head[64..64 + frame.len()], frame.len(), 1, slot));
+            }
+        });
+    }
+}
+
+fn mask_of(fields: &[Field]) -> FlowMask {
+    let mut mask = FlowMask::default();
+    for &field in fields {
+        mask.add(field, field.full());
+    }
+    mask
+}
+
+/// Keys of `flows` flows, in an order that prefetchers don't guess.
+fn keys(flows: usize) -> Vec<KeySlot> {
+    let mut order: Vec<usize> = (0..flows.next_multiple_of(BURST)).map(|i| i % flows).collect();
+    let mut random = 1u64;
+    for i in (1..order.len()).rev() {
+        random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        order.swap(i, (random >> 33) as usize % (i + 1));
+    }
+    let mut slots = vec![KeySlot::EMPTY; order.len()];
+    for (slot, flow) in slots.iter_mut().zip(order) {
+        extract(&tcp(flow as u32), 60, 1, slot);
+    }
+    slots
+}
+
+fn exact_cache() {
+    let four_words = mask_of(&[Field::InPort, Field::EthType, Field::EthDst, Field::IpProto, Field::TpDst, Field::Ipv4Src, Field::Ipv4Dst]);
+    let bridge = mask_of(&[Field::InPort, Field::VlanTci, Field::EthDst, Field::EthSrc]);
+    let all_five = {
+        let mut mask = four_words;
+        mask.union(&bridge);
+        mask
+    };
+    for (name, mask) in [("4", four_words), ("5", all_five)] {
+        for flows in [1, 1000, 100_000, 1_000_000] {
+            let keys = keys(flows);
+            let changes = Changes::new();
+            let mut cache = ExactCache::new(1 << 20, &mask);
+            for key in &keys {
+                cache.insert(key.key(), 7, &changes);
+            }
+            let mut out = [0; BURST];
+            let mut missed = 0;
+            let bursts = keys.len() / BURST;
+            let runs = bursts.max(1000);
+            measure(&format!("exact hit, {name} words, {flows} flows"), runs, |n| {
+                let at = n % bursts * BURST;
+                missed += cache.lookup_burst(&keys[at..at + BURST], u32::MAX, &changes, &mut out).count_ones();
+                black_box(&out);
+            });
+            assert!(missed == 0 || flows > cache.capacity() / 2, "{missed} misses");
+        }
+    }
+}
+
+fn main() {
+    println!("{:<52} cycles per frame", "");
+    extraction();
+    exact_cache();
+}
