@@ -1,0 +1,1 @@
+//! Rows as aligned tables for people.
