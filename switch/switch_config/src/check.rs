@@ -8,9 +8,12 @@ use std::time::Duration;
 use toml::de::{DeTable, DeValue};
 
 use crate::config::*;
+use crate::flows::PortNumbers;
 use crate::keys::*;
 use crate::read::{At, FromToml, List, Node, Place, Reader, quoted, unknown_word};
-use crate::types::{BridgeName, CpuId, CpuSet, IfName, MacAddr, PortName, PortNumber, SocketPath, VlanId};
+use crate::types::{
+    BridgeName, CpuId, CpuSet, IfName, MacAddr, PortName, PortNumber, SocketPath, VlanId, shorten,
+};
 
 /// What a file is checked against besides itself.
 #[derive(Clone, Debug, Default)]
@@ -535,9 +538,10 @@ impl Checker<'_, '_, '_> {
         // With a port missing from the list, a right name would be reported as unknown.
         if !port_names.some_unread
             && ports.len() == port_names.known.len()
-            && let Err(what) = crate::flows::check(&flow.value, ports)
+            && let Err(error) = flow_text::parse_add(&flow.value, &PortNumbers(ports))
         {
-            self.reader.error(&flow.place, what, None);
+            let what = format!("`{}`: {}", shorten(&error.word), error.problem);
+            self.reader.error(&flow.place, what, error.allowed);
         }
         Some(Flow { bridge: keys.bridge?.value, text: flow.value })
     }
@@ -561,6 +565,10 @@ impl Checker<'_, '_, '_> {
             if let Some(at) = &keys.address {
                 addresses.claim(at.value.addr, at.value.addr, &at.place, self.reader);
             }
+            if let Some(at) = keys.ring_size.as_ref().filter(|at| !at.value.get().is_power_of_two()) {
+                let what = format!("{} is no power of two", at.value);
+                self.reader.error(&at.place, what, Some("8, 16, 32, ... 32768".to_owned()));
+            }
             let role = self.role(&keys);
             let (socket, mode) = attachment?;
             Some(Guest {
@@ -571,6 +579,8 @@ impl Checker<'_, '_, '_> {
                 packed: keys.packed?.value,
                 queues: keys.queues?.value,
                 mtu: keys.mtu?.value,
+                ring_size: keys.ring_size?.value,
+                offloads: keys.offloads?.value,
                 role: role?,
             })
         });
@@ -630,6 +640,7 @@ impl Checker<'_, '_, '_> {
         self.misplaced(
             &[
                 (place(&keys.address), "address", &["host"]),
+                (place(&keys.gateway), "gateway", &["host"]),
                 (place(&keys.ping), "ping", &["host"]),
                 (place(&keys.ping_interval_ms), "ping_interval_ms", &["host"]),
                 (place(&keys.stream_to), "stream_to", &["host"]),
@@ -637,6 +648,9 @@ impl Checker<'_, '_, '_> {
                 (place(&keys.rate), "rate", &["generate"]),
                 (place(&keys.size), "size", &["generate"]),
                 (place(&keys.flows), "flows", &["generate"]),
+                (place(&keys.window), "window", &["generate"]),
+                (place(&keys.ip_src), "ip_src", &["generate"]),
+                (place(&keys.ip_dst), "ip_dst", &["generate"]),
             ],
             kind.word(),
             "role",
@@ -658,7 +672,7 @@ impl Checker<'_, '_, '_> {
             );
             return None;
         };
-        for at in [&keys.ping, &keys.stream_to].into_iter().flatten() {
+        for at in [&keys.gateway, &keys.ping, &keys.stream_to].into_iter().flatten() {
             if at.value.0.is_ipv4() != address.value.addr.is_ipv4() {
                 let what = format!("`{}` can't be reached from `{}`", at.value.0, address.value);
                 self.reader.error(&at.place, what, Some("an address of the same family".to_owned()));
@@ -671,6 +685,7 @@ impl Checker<'_, '_, '_> {
         let interval = Duration::from_millis(interval.get().into());
         Some(HostRole {
             address: address.value,
+            gateway: keys.gateway.as_ref().map(|at| at.value.0),
             ping: keys.ping.as_ref().map(|at| (at.value.0, interval)),
             stream_to: keys.stream_to.as_ref().map(|at| at.value.0),
         })
@@ -688,6 +703,11 @@ impl Checker<'_, '_, '_> {
             rate: keys.rate.as_ref().map_or(Rate::DEFAULT, |at| at.value),
             size,
             flows: keys.flows.as_ref().map_or(Flows::ONE, |at| at.value),
+            window: keys.window.as_ref().map(|at| at.value),
+            ip: (
+                keys.ip_src.as_ref().map_or(GenerateRole::IP.0, |at| at.value.0),
+                keys.ip_dst.as_ref().map_or(GenerateRole::IP.1, |at| at.value.0),
+            ),
         })
     }
 }

@@ -1,7 +1,7 @@
 //! What a checked file says, typed: values that contradict each other can't be written.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -396,6 +396,10 @@ pub struct Guest {
     pub queues: QueuePairs,
     /// Its MTU.
     pub mtu: Mtu,
+    /// Entries of each ring.
+    pub ring_size: RingSize,
+    /// Whether it asks for checksum and segmentation offloads.
+    pub offloads: bool,
     /// What it does.
     pub role: Role,
 }
@@ -405,7 +409,7 @@ words! {
     pub enum RoleKind {
         /// A host with an IP address: answers ARP, ND and ping, can ping and send a TCP stream.
         Host = "host",
-        /// Sends every frame back with its Ethernet addresses swapped.
+        /// Sends IP frames that are for it back where they came from.
         Reflect = "reflect",
         /// Sends numbered, time-stamped UDP frames.
         Generate = "generate",
@@ -419,7 +423,7 @@ words! {
 pub enum Role {
     /// A host with an IP address.
     Host(HostRole),
-    /// Sends every frame back with its Ethernet addresses swapped.
+    /// Sends IP frames that are for it back where they came from.
     Reflect,
     /// Sends numbered, time-stamped UDP frames.
     Generate(GenerateRole),
@@ -444,6 +448,8 @@ impl Role {
 pub struct HostRole {
     /// Its address and network.
     pub address: HostAddr,
+    /// The router for addresses of other networks.
+    pub gateway: Option<IpAddr>,
     /// Pings this address without end, so often.
     pub ping: Option<(IpAddr, Duration)>,
     /// Sends a TCP stream to the host with this address, without end.
@@ -461,6 +467,10 @@ pub struct GenerateRole {
     pub size: FrameSize,
     /// Different flows (UDP source ports) it sends in turn.
     pub flows: Flows,
+    /// Frames on their way to a reflector and back at most.
+    pub window: Option<Window>,
+    /// Source and destination of its packets.
+    pub ip: (Ipv4Addr, Ipv4Addr),
 }
 
 /// How fast frames are generated.
@@ -477,6 +487,10 @@ crate::types::number_type! {
     FrameSize(u16) = 60..=9018, "frame size";
     /// How many flows are generated.
     Flows(u32) = 1..=65536, "number of flows";
+    /// How many frames may be under way.
+    Window(u32) = 1..=1_048_576, "number of frames";
+    /// Entries of a ring; the reader of a file takes powers of two only.
+    RingSize(u16) = 8..=32768, "ring size";
 }
 
 impl Rate {
@@ -492,4 +506,14 @@ impl FrameSize {
 impl Flows {
     /// A single flow.
     pub const ONE: Flows = Self::new(1).expect("in range");
+}
+
+impl RingSize {
+    /// What front-ends commonly have.
+    pub const DEFAULT: RingSize = Self::new(256).expect("in range");
+}
+
+impl GenerateRole {
+    /// Addresses of the network for benchmarks (RFC 2544).
+    pub const IP: (Ipv4Addr, Ipv4Addr) = (Ipv4Addr::new(198, 18, 0, 1), Ipv4Addr::new(198, 18, 0, 2));
 }

@@ -1,14 +1,15 @@
 //! The keys of a file: names, types, defaults, and what they mean. The JSON schema is made from this page.
 
 use std::borrow::Cow;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use crate::config::{
-    DriverKind, Feature, Flows, FrameSize, HugePages, Loops, Pace, Rate, RoleKind, SocketMode,
+    DriverKind, Feature, Flows, FrameSize, HugePages, Loops, Pace, Rate, RingSize, RoleKind, SocketMode,
+    Window,
 };
 use crate::read::{
     At, FromToml, List, Node, Place, Reader, from_integer, from_string, integer, section, text, words,
@@ -174,13 +175,19 @@ section! {
         queues: QueuePairs, default(QueuePairs::ONE);
         /// The longest IP packet it sends, in bytes.
         mtu: Mtu, default(Mtu::ETHERNET);
+        /// Entries of each ring, a power of two.
+        ring_size: RingSize, default(RingSize::DEFAULT);
+        /// Whether it asks for checksum and segmentation offloads.
+        offloads: bool, default(true);
         /// host: its address with the length of its network's prefix, such as "10.0.0.1/24".
         address: HostAddr, optional;
-        /// host: pings this address.
+        /// host: the router for addresses of other networks.
+        gateway: Address, optional;
+        /// host: pings this address without end.
         ping: Address, optional;
         /// host: milliseconds from ping to ping. 100 when left out.
         ping_interval_ms: Millis, optional;
-        /// host: sends a TCP stream to the host with this address.
+        /// host: sends a TCP stream without end to the host with this address.
         stream_to: Address, optional;
         /// generate: the Ethernet address it sends to. Broadcast when left out.
         to: MacAddr, optional;
@@ -190,6 +197,12 @@ section! {
         size: FrameSize, optional;
         /// generate: different flows it sends in turn. 1 when left out.
         flows: Flows, optional;
+        /// generate: frames that may be on their way to a reflector and back at most. Without it only `rate` counts.
+        window: Window, optional;
+        /// generate: the source of its IPv4 packets. 198.18.0.1 when left out.
+        ip_src: Ipv4Address, optional;
+        /// generate: their destination. 198.18.0.2 when left out.
+        ip_dst: Ipv4Address, optional;
     }
 }
 
@@ -281,7 +294,7 @@ impl serde::Serialize for List<At<CpuId>> {
 }
 
 from_integer! {
-    CpuId; VlanId; PortNumber; Mtu; QueuePairs; FrameSize; Flows;
+    CpuId; VlanId; PortNumber; Mtu; QueuePairs; FrameSize; Flows; RingSize; Window;
     Micros; Millis; PoolBuffers; AgeingSeconds; MacLimit; CacheEntries; CacheMasks;
 }
 
@@ -295,41 +308,38 @@ from_string! {
     HostAddr: HostAddr::RULE, { "type": "string", "pattern": "^[0-9A-Fa-f:.]+/[0-9]{1,3}$" };
     FileMode: FileMode::RULE, { "type": "string", "pattern": "^[0-7]{3,4}$" };
     Listen: Listen::RULE, { "type": "string", "pattern": "^.+:[0-9]{1,5}$" };
+    Ipv4Address: Ipv4Address::RULE, { "type": "string", "format": "ipv4" };
     Address: Address::RULE, { "type": "string", "pattern": "^[0-9A-Fa-f:.]+$" };
 }
 
-/// An IP address and TCP port to listen on.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Listen(pub SocketAddr);
+/// A type of `std::net`, read from a string.
+macro_rules! net_type {
+    ($($(#[doc = $doc:literal])+ $name:ident($type:ty), $rule:literal;)+) => {$(
+        $(#[doc = $doc])+
+        #[derive(Clone, Copy, Debug)]
+        pub(crate) struct $name(pub $type);
 
-impl Listen {
-    const RULE: &str = "an IP address and port, such as \"127.0.0.1:9090\" or \"[::1]:9090\"";
+        impl $name {
+            const RULE: &str = $rule;
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = Invalid;
+
+            fn from_str(text: &str) -> Result<Self, Invalid> {
+                text.parse().map(Self).map_err(|_| Invalid::new(format!("`{}` is no address", shorten(text)), Self::RULE))
+            }
+        }
+    )+};
 }
 
-impl std::str::FromStr for Listen {
-    type Err = Invalid;
-
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        let what = || Invalid::new(format!("`{}` is no address and port", shorten(text)), Self::RULE);
-        text.parse().map(Self).map_err(|_| what())
-    }
-}
-
-/// An IP address.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Address(pub IpAddr);
-
-impl Address {
-    const RULE: &str = "an IP address, such as \"10.0.0.2\"";
-}
-
-impl std::str::FromStr for Address {
-    type Err = Invalid;
-
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        let what = || Invalid::new(format!("`{}` is no IP address", shorten(text)), Self::RULE);
-        text.parse().map(Self).map_err(|_| what())
-    }
+net_type! {
+    /// An IP address and TCP port to listen on.
+    Listen(SocketAddr), "an IP address and port, such as \"127.0.0.1:9090\" or \"[::1]:9090\"";
+    /// An IP address.
+    Address(IpAddr), "an IP address, such as \"10.0.0.2\"";
+    /// An IPv4 address.
+    Ipv4Address(Ipv4Addr), "an IPv4 address, such as \"10.0.0.2\"";
 }
 
 /// VLANs from one to another; both may be the same.

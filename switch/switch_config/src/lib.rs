@@ -32,6 +32,7 @@ mod types;
 pub use check::{Context, PORTS_MAX};
 pub use config::*;
 pub use error::{ConfigError, ConfigErrors, LoadError};
+pub use flows::PortNumbers;
 pub use keys::DEFAULT_CONTROL_SOCKET;
 pub use load::{FILE_BYTES_MAX, load, parse, parse_file, read as read_file, this_machine};
 pub use types::{

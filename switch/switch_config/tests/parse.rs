@@ -317,3 +317,19 @@ fn guests_that_make_no_sense_are_errors() {
         ["11 guest[0].size: a frame of 2000 bytes doesn't fit the guest's MTU"]
     );
 }
+
+#[test]
+fn flow_strings_are_checked_with_the_files_port_names() {
+    let flow = |flow: &str| format!("{}[[flow]]\nbridge='br0'\nflow='{flow}'\n", port("driver='null'\n"));
+    good(&flow("in_port=p,ip,nw_dst=10.0.0.0/8,actions=output:1"));
+    let unknown = &bad(&flow("in_port=q,actions=drop"))[0];
+    assert!(unknown.starts_with("9 flow[0].flow: `q`"), "{unknown}");
+    assert!(bad(&flow("ip,actions"))[0].starts_with("9 flow[0].flow: "));
+}
+
+#[test]
+fn a_port_with_an_error_does_not_make_flows_wrong() {
+    let text = "[[bridge]]\nname='br0'\n[[port]]\nname='p'\nbridge='br0'\ndriver='null'\nmtu=1\n\
+                [[flow]]\nbridge='br0'\nflow='in_port=p,actions=drop'\n";
+    assert_eq!(bad(text), ["7 port[0].mtu: 1 is no MTU"]);
+}
