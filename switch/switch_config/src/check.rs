@@ -536,7 +536,8 @@ impl Checker<'_, '_, '_> {
         }
         let flow = keys.flow?;
         // With a port missing from the list, a right name would be reported as unknown.
-        if !port_names.some_unread
+        if !self.reader.is_damaged()
+            && !port_names.some_unread
             && ports.len() == port_names.known.len()
             && let Err(error) = flow_text::parse_add(&flow.value, &PortNumbers(ports))
         {

@@ -15,7 +15,7 @@ use crate::types::{
 /// A whole configuration, checked: names are unique, every reference leads somewhere, numbers are in range.
 ///
 /// Made by [`crate::parse`] or [`crate::load`]. [`crate::print`] writes it as a file that parses to the same.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// `[workers]`
     pub workers: Workers,
@@ -51,7 +51,7 @@ impl Config {
 }
 
 /// The poll loops.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workers {
     /// One worker is pinned to each; at least one, no duplicates.
     pub cores: Vec<CpuId>,
@@ -371,7 +371,7 @@ pub enum Loops {
 }
 
 /// A rule of a bridge.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Flow {
     /// The bridge.
     pub bridge: BridgeName,
@@ -380,7 +380,7 @@ pub struct Flow {
 }
 
 /// A guest that Ringway plays, the driver side of a vhost-user socket: for demos and tests.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Guest {
     /// Its name, unique.
     pub name: GuestName,
@@ -419,7 +419,7 @@ words! {
 }
 
 /// What a guest does.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// A host with an IP address.
     Host(HostRole),
@@ -444,7 +444,7 @@ impl Role {
 }
 
 /// A host with an IP address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct HostRole {
     /// Its address and network.
     pub address: HostAddr,
@@ -457,7 +457,7 @@ pub struct HostRole {
 }
 
 /// A generator of frames.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct GenerateRole {
     /// The Ethernet address it sends to; broadcast if `None`.
     pub to: Option<MacAddr>,
@@ -474,7 +474,7 @@ pub struct GenerateRole {
 }
 
 /// How fast frames are generated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Rate {
     /// So many frames a second.
     Pps(NonZeroU64),

@@ -1,12 +1,23 @@
-//! Checks flow strings with the port names of the file.
+//! Port names in flow strings.
 
-use std::collections::BTreeMap;
+use flow_text::Ports;
 
 use crate::config::Port;
 
-/// Whether the string is a rule, and its ports are there.
-pub(crate) fn check(text: &str, ports: &[Port]) -> Result<(), String> {
-    let names: BTreeMap<String, u16> =
-        ports.iter().map(|port| (port.name.as_str().to_owned(), port.number.get())).collect();
-    flow_text::parse_add(text, &names).map(|_| ()).map_err(|error| error.to_string())
+/// The ports of a file, as flow strings name them.
+#[derive(Clone, Copy, Debug)]
+pub struct PortNumbers<'a>(pub &'a [Port]);
+
+impl Ports for PortNumbers<'_> {
+    fn number(&self, name: &str) -> Option<u16> {
+        self.0.iter().find(|port| port.name.as_str() == name).map(|port| port.number.get())
+    }
+
+    fn name(&self, number: u16) -> Option<&str> {
+        self.0.iter().find(|port| port.number.get() == number).map(|port| port.name.as_str())
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.0.iter().map(|port| port.name.as_str()).collect()
+    }
 }

@@ -22,19 +22,27 @@
 
 mod check;
 mod config;
+mod diff;
 mod error;
 mod flows;
+mod fuzz;
 mod keys;
 mod load;
+mod print;
 mod read;
+mod schema;
 mod types;
 
 pub use check::{Context, PORTS_MAX};
 pub use config::*;
+pub use diff::{Change, Diff, Fixed, diff};
 pub use error::{ConfigError, ConfigErrors, LoadError};
 pub use flows::PortNumbers;
+pub use fuzz::fuzz_config;
 pub use keys::DEFAULT_CONTROL_SOCKET;
 pub use load::{FILE_BYTES_MAX, load, parse, parse_file, read as read_file, this_machine};
+pub use print::{print, print_port};
+pub use schema::schema;
 pub use types::{
     BridgeName, CpuId, CpuSet, FileMode, GuestName, HostAddr, IfName, Invalid, MacAddr, Mtu, NetnsName,
     PortName, PortNumber, QueuePairs, SocketPath, VlanId,

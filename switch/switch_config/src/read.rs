@@ -81,6 +81,11 @@ impl<'t> Reader<'t> {
         self.error(place, invalid.what, invalid.allowed);
     }
 
+    /// Whether syntax errors may have kept parts of the file from being recognised.
+    pub fn is_damaged(&self) -> bool {
+        self.damaged
+    }
+
     /// Books that something is missing, or not there to be referred to.
     ///
     /// Not in a file with syntax errors: it may be there, and was not recognised.

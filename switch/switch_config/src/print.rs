@@ -1,0 +1,227 @@
+//! Writes a configuration as a file, every default included.
+
+use std::fmt::{Display, Write};
+use std::path::Path;
+
+use toml::Value;
+
+use crate::config::*;
+use crate::keys::{IdleKind, VlanModeKind};
+
+/// TOML that parses to the same configuration.
+///
+/// Everything is written out: defaults, port numbers, addresses that were made up.
+pub fn print(config: &Config) -> String {
+    let mut page = Page::default();
+    workers(&mut page, &config.workers);
+    memory(&mut page, &config.memory);
+    control(&mut page, &config.control);
+    for each in &config.bridges {
+        bridge(&mut page, each);
+    }
+    for each in &config.ports {
+        page.header("[[port]]");
+        port(&mut page, each);
+    }
+    for flow in &config.flows {
+        page.header("[[flow]]");
+        page.text("bridge", &flow.bridge);
+        page.text("flow", &flow.text);
+    }
+    for each in &config.guests {
+        guest(&mut page, each);
+    }
+    page.0
+}
+
+/// The keys of a `[[port]]`, one a line.
+pub fn print_port(config: &Port) -> String {
+    let mut page = Page::default();
+    port(&mut page, config);
+    page.0
+}
+
+#[derive(Default)]
+struct Page(String);
+
+impl Page {
+    fn header(&mut self, header: &str) {
+        let gap = if self.0.is_empty() { "" } else { "\n" };
+        self.line(format_args!("{gap}{header}"));
+    }
+
+    fn line(&mut self, line: impl Display) {
+        writeln!(self.0, "{line}").expect("a string takes all text");
+    }
+
+    fn set(&mut self, key: &str, value: impl Into<Value>) {
+        self.line(format_args!("{key} = {}", value.into()));
+    }
+
+    fn number(&mut self, key: &str, value: impl Into<i64>) {
+        self.set(key, value.into());
+    }
+
+    fn text(&mut self, key: &str, value: impl Display) {
+        self.set(key, value.to_string());
+    }
+
+    fn path(&mut self, key: &str, path: &Path) {
+        self.text(key, path.display());
+    }
+}
+
+fn workers(page: &mut Page, workers: &Workers) {
+    page.header("[workers]");
+    page.set("cores", list(workers.cores.iter().map(|core| i64::from(core.get()))));
+    match workers.idle {
+        Idle::Poll => page.text("idle", IdleKind::Poll),
+        Idle::Sleep { after } => {
+            page.text("idle", IdleKind::Sleep);
+            page.set("sleep_after_us", after.as_micros() as i64);
+        }
+    }
+    page.number("cache_flows", workers.caches.flows);
+    page.number("cache_megaflows", workers.caches.megaflows);
+    page.number("cache_masks", workers.caches.megaflow_masks);
+}
+
+fn memory(page: &mut Page, memory: &Memory) {
+    page.header("[memory]");
+    page.text("huge_pages", memory.huge_pages);
+    page.number("pool_buffers", memory.pool_buffers);
+}
+
+fn control(page: &mut Page, control: &Control) {
+    page.header("[control]");
+    page.text("socket", &control.socket);
+    page.text("mode", control.mode);
+    if let Some(address) = control.prometheus {
+        page.text("prometheus", address);
+        page.set("prometheus_public", !address.ip().is_loopback());
+    }
+}
+
+fn bridge(page: &mut Page, bridge: &Bridge) {
+    page.header("[[bridge]]");
+    page.text("name", &bridge.name);
+    page.set("mac_ageing_s", bridge.mac_ageing.as_secs() as i64);
+    page.number("mac_limit", bridge.mac_limit);
+    page.number("mac_limit_per_port", bridge.mac_limit_per_port);
+}
+
+fn port(page: &mut Page, port: &Port) {
+    page.text("name", &port.name);
+    page.text("bridge", &port.bridge);
+    page.text("driver", port.driver.kind());
+    page.number("number", port.number.get());
+    vlan(page, &port.vlan);
+    page.number("mtu", port.mtu.get());
+    page.set("up", port.up);
+    page.number("queues", port.queues.get());
+    if let Placement::Cores(cores) = &port.placement {
+        page.set("workers", list(cores.iter().map(|core| i64::from(core.get()))));
+    }
+    match &port.driver {
+        Driver::VhostUser(vhost) => {
+            page.text("socket", &vhost.socket);
+            page.text("mode", vhost.mode);
+            if let Some(permissions) = vhost.permissions {
+                page.text("permissions", permissions);
+            }
+            page.text("mac", vhost.mac);
+            page.set("features_off", list(vhost.features_off.iter().map(|feature| feature.word())));
+        }
+        Driver::Tap(tap) => {
+            page.text("device", &tap.device);
+            if let Some(netns) = &tap.netns {
+                page.text("netns", netns);
+            }
+            page.set("persistent", tap.persistent);
+        }
+        Driver::Pcap(pcap) => {
+            if let Some(replay) = &pcap.replay {
+                page.path("read", &replay.file);
+                match replay.pace {
+                    Pace::Timestamps => page.text("rate", "timestamps"),
+                    Pace::Max => page.text("rate", "max"),
+                    Pace::Pps(pps) => page.line(format_args!("rate = {pps}")),
+                }
+                match replay.loops {
+                    Loops::Forever => page.text("repeat", "forever"),
+                    Loops::Times(times) => page.line(format_args!("repeat = {times}")),
+                }
+            }
+            if let Some(file) = &pcap.write {
+                page.path("write", file);
+            }
+        }
+        Driver::Null | Driver::Loop => {}
+    }
+}
+
+fn vlan(page: &mut Page, vlan: &VlanMode) {
+    let (kind, tag, trunks) = match vlan {
+        VlanMode::Access { tag } => (VlanModeKind::Access, Some(tag), None),
+        VlanMode::Trunk { trunks } => (VlanModeKind::Trunk, None, Some(trunks)),
+        VlanMode::NativeTagged { tag, trunks } => (VlanModeKind::NativeTagged, Some(tag), Some(trunks)),
+        VlanMode::NativeUntagged { tag, trunks } => (VlanModeKind::NativeUntagged, Some(tag), Some(trunks)),
+    };
+    page.text("vlan_mode", kind);
+    if let Some(tag) = tag {
+        page.number("tag", tag.get());
+    }
+    if let Some(VlanSet::Some(trunks)) = trunks {
+        page.set("trunks", list(trunks.iter().map(|vlan| i64::from(vlan.get()))));
+    }
+}
+
+fn guest(page: &mut Page, guest: &Guest) {
+    page.header("[[guest]]");
+    page.text("name", &guest.name);
+    page.text("role", guest.role.kind());
+    page.text("socket", &guest.socket);
+    page.text("mode", guest.mode);
+    page.text("mac", guest.mac);
+    page.set("packed", guest.packed);
+    page.number("queues", guest.queues.get());
+    page.number("mtu", guest.mtu.get());
+    page.number("ring_size", guest.ring_size.get());
+    page.set("offloads", guest.offloads);
+    match &guest.role {
+        Role::Host(host) => {
+            page.text("address", host.address);
+            if let Some(gateway) = host.gateway {
+                page.text("gateway", gateway);
+            }
+            if let Some((target, interval)) = host.ping {
+                page.text("ping", target);
+                page.set("ping_interval_ms", interval.as_millis() as i64);
+            }
+            if let Some(target) = host.stream_to {
+                page.text("stream_to", target);
+            }
+        }
+        Role::Generate(generate) => {
+            if let Some(to) = generate.to {
+                page.text("to", to);
+            }
+            match generate.rate {
+                Rate::Max => page.text("rate", "max"),
+                Rate::Pps(pps) => page.line(format_args!("rate = {pps}")),
+            }
+            page.number("size", generate.size.get());
+            page.number("flows", generate.flows.get());
+            if let Some(window) = generate.window {
+                page.number("window", window.get());
+            }
+            page.text("ip_src", generate.ip.0);
+            page.text("ip_dst", generate.ip.1);
+        }
+        Role::Reflect | Role::Sink => {}
+    }
+}
+
+fn list<T: Into<Value>>(values: impl Iterator<Item = T>) -> Value {
+    Value::Array(values.map(Into::into).collect())
+}
