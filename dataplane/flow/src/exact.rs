@@ -185,7 +185,7 @@ impl ExactCache {
             self.table.record_mut(found)[0] = entry(decision, seen);
             return;
         }
-        let Some(placed) = self.table.place(hash) else { return };
+        let placed = self.table.place(hash);
         self.evictions += placed.evicted as u64;
         let record = self.table.record_mut(placed.record);
         record[0] = entry(decision, seen);
@@ -218,4 +218,154 @@ fn bits(mut set: u32) -> impl Iterator<Item = usize> {
             bit as usize
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Field, extract};
+
+    fn mask(fields: &[Field]) -> FlowMask {
+        let mut mask = FlowMask::default();
+        for &field in fields {
+            mask.add(field, field.full());
+        }
+        mask
+    }
+
+    fn key(flow: u32) -> FlowKey {
+        let mut key = FlowKey::default();
+        key.set(Field::InPort, 1);
+        key.set(Field::Ipv4Dst, flow.into());
+        key.set(Field::EthSrc, 0xff);
+        key
+    }
+
+    const FIELDS: &[Field] = &[Field::InPort, Field::EthDst, Field::Ipv4Dst, Field::TpDst];
+
+    #[test]
+    fn a_hundred_thousand_flows_are_all_held() {
+        let changes = Changes::new();
+        let mut cache = ExactCache::new(1 << 17, &mask(FIELDS));
+        for flow in 0..100_000 {
+            cache.insert(&key(flow), flow * 3, &changes);
+        }
+        assert_eq!((cache.len(), cache.evictions()), (100_000, 0));
+        assert!((0..100_000).all(|flow| cache.lookup(&key(flow), &changes) == Some(flow * 3)));
+        assert_eq!(cache.lookup(&key(100_000), &changes), None);
+    }
+
+    #[test]
+    fn a_full_cache_keeps_its_bound_and_never_gives_a_wrong_answer() {
+        let changes = Changes::new();
+        let mut cache = ExactCache::new(1000, &mask(FIELDS));
+        for flow in 0..20_000 {
+            cache.insert(&key(flow), flow + 1, &changes);
+            assert_eq!(cache.lookup(&key(flow), &changes), Some(flow + 1), "the newest is there");
+        }
+        let held = (0..20_000).filter(|&flow| match cache.lookup(&key(flow), &changes) {
+            Some(decision) => {
+                assert_eq!(decision, flow + 1);
+                true
+            }
+            None => false,
+        });
+        assert_eq!(held.count(), cache.len());
+        assert!(cache.len() <= 1000 && cache.len() > 900, "{} held", cache.len());
+        assert_eq!(cache.len() as u64 + cache.evictions(), 20_000);
+    }
+
+    #[test]
+    fn an_entry_inserted_again_is_replaced() {
+        let changes = Changes::new();
+        let mut cache = ExactCache::new(10, &mask(FIELDS));
+        cache.insert(&key(1), 1, &changes);
+        cache.insert(&key(1), 2, &changes);
+        assert_eq!((cache.lookup(&key(1), &changes), cache.len()), (Some(2), 1));
+    }
+
+    #[test]
+    fn a_cleared_cache_is_empty_and_usable() {
+        let changes = Changes::new();
+        let mut cache = ExactCache::new(5000, &mask(FIELDS));
+        for round in 0..3 {
+            for flow in 0..4000 {
+                cache.insert(&key(flow), round, &changes);
+            }
+            assert!((0..4000).all(|flow| cache.lookup(&key(flow), &changes) == Some(round)));
+            cache.clear();
+            assert!((0..4000).all(|flow| cache.lookup(&key(flow), &changes).is_none()));
+            assert_eq!(cache.len(), 0);
+        }
+    }
+
+    #[test]
+    fn a_rebuilt_cache_looks_through_its_new_mask() {
+        let changes = Changes::new();
+        let mut cache = ExactCache::new(100, &mask(&[Field::InPort]));
+        cache.insert(&key(1), 1, &changes);
+        assert_eq!(cache.lookup(&key(2), &changes), Some(1), "the address is not looked at");
+        cache.rebuild(&mask(Field::ALL));
+        assert_eq!(cache.lookup(&key(1), &changes), None);
+        cache.insert(&key(1), 1, &changes);
+        assert_eq!(cache.lookup(&key(2), &changes), None);
+        assert_eq!(cache.mask(), mask(Field::ALL));
+    }
+
+    #[test]
+    fn a_burst_is_answered_as_its_keys_one_by_one_and_only_those_wanted() {
+        let changes = Changes::new();
+        for fields in 0..=8 {
+            let fields = &[
+                Field::EthDst,
+                Field::InPort,
+                Field::TcpFlags,
+                Field::IpProto,
+                Field::Ipv4Src,
+                Field::Ipv6Dst,
+                Field::NdTarget,
+                Field::ArpSha,
+            ][..fields];
+            let mut cache = ExactCache::new(1000, &mask(fields));
+            let mut keys = vec![KeySlot::EMPTY; BURST_MAX];
+            for (i, slot) in keys.iter_mut().enumerate() {
+                let mut frame = [0u8; 60];
+                frame[5] = i as u8;
+                extract(&frame, 60, i as u32 % 3, slot);
+                if i % 5 != 0 {
+                    cache.insert(slot.key(), i as u32 + 100, &changes);
+                }
+            }
+            let wanted = 0xff0f_3ffe;
+            let mut out = [7; BURST_MAX];
+            let missing = cache.lookup_burst(&keys, wanted, &changes, &mut out);
+            for i in 0..BURST_MAX {
+                let expected = cache.lookup(keys[i].key(), &changes).filter(|_| wanted >> i & 1 != 0);
+                assert_eq!(expected.is_none() && wanted >> i & 1 != 0, missing >> i & 1 != 0);
+                assert_eq!(out[i], expected.unwrap_or(7));
+            }
+        }
+    }
+
+    #[test]
+    fn a_change_ends_what_it_concerns_and_the_rest_lives() {
+        let mut changes = Changes::new();
+        let mut cache = ExactCache::new(100, &mask(FIELDS));
+        let mut slots = vec![KeySlot::EMPTY; 1];
+        extract(&[0; 60], 60, 1, &mut slots[0]);
+        cache.insert(slots[0].key(), 9, &changes);
+        cache.insert(&key(1), 1, &changes);
+        cache.insert(&key(2), 2, &changes);
+        changes.push(&key(1), &mask(&[Field::Ipv4Dst]));
+        let mut out = [0; BURST_MAX];
+        assert_eq!(cache.lookup(&key(1), &changes), None);
+        assert_eq!(cache.lookup(&key(2), &changes), Some(2));
+        assert_eq!(cache.lookup_burst(&slots, 1, &changes, &mut out), 0);
+        assert_eq!(out[0], 9);
+        cache.insert(&key(1), 3, &changes);
+        assert_eq!(cache.lookup(&key(1), &changes), Some(3), "decided after the change");
+        changes.push_all();
+        assert_eq!(cache.lookup_burst(&slots, 1, &changes, &mut out), 1);
+        assert_eq!(cache.lookup(&key(2), &changes), None);
+    }
 }

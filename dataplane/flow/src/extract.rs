@@ -54,7 +54,9 @@ impl KeySlot {
         if self.extended {
             self.clear_extended();
         }
-        self.key.0[..5].copy_from_slice(&words);
+        for (word, value) in self.key.0.iter_mut().zip(words) {
+            *word = value;
+        }
     }
 
     #[cold]
@@ -124,14 +126,66 @@ impl Layers {
 /// When the result [needs more](Layers::needs_more), load [`HEAD_MAX`] bytes and call again.
 #[inline]
 pub fn extract(head: &[u8], frame_len: usize, in_port: u32, slot: &mut KeySlot) -> Layers {
+    let untagged = head.first_chunk().and_then(|start| ordinary::<UNTAGGED>(start, frame_len, in_port));
+    let ordinary = untagged
+        .or_else(|| head.first_chunk().and_then(|start| ordinary::<TAGGED>(start, frame_len, in_port)));
+    let Some((words, layers)) = ordinary else { return extract_any(head, frame_len, in_port, slot) };
+    slot.store(words);
+    layers
+}
+
+/// Ethernet, IPv4 without options, TCP: the bytes that an ordinary frame is known by.
+const UNTAGGED: usize = 14 + Ipv4::LEN + Tcp::LEN;
+/// The same with one tag.
+const TAGGED: usize = UNTAGGED + VlanTag::LEN;
+
+/// The key of a whole TCP or UDP packet over IPv4 without options, with one tag or none; `None` for any other
+/// frame. Says what [`extract_any`] says, with every offset known beforehand: half the cycles.
+#[inline(always)]
+fn ordinary<const N: usize>(start: &[u8; N], frame_len: usize, in_port: u32) -> Option<([u64; 5], Layers)> {
+    let tags = (N - UNTAGGED) / VlanTag::LEN;
+    let l3 = 14 + tags * VlanTag::LEN;
+    let (ip, transport) = Ipv4::split(&start[l3..])?;
+    let (tcp, _) = Tcp::split(transport)?;
+    let (layer, header_len, flags) = match ip.protocol {
+        protocol::TCP => (Layers::TCP, Tcp::LEN, tcp.flags()),
+        protocol::UDP => (Layers::UDP, Udp::LEN, 0),
+        _ => return None,
+    };
+    let total_len = ip.total_len.get() as usize;
+    let is_ordinary = (tags == 0 || start[12..14] == [0x81, 0x00])
+        && start[l3 - 2..=l3] == [0x08, 0x00, 0x45]
+        && !ip.is_fragment()
+        && total_len >= Ipv4::LEN + header_len
+        && l3 + total_len <= frame_len.max(N);
+    if !is_ordinary {
+        return None;
+    }
+    let dst = be64(start.first_chunk()?);
+    let src_type = be64(start[6..].first_chunk()?);
+    let tci = if tags == 0 { 0 } else { u16::from_be_bytes([start[14], start[15]]) | PRESENT };
+    let words = [
+        (in_port as u64) << 32 | (ethertype::IPV4 as u64) << 16 | tci as u64,
+        dst & !0xffff,
+        src_type & !0xffff | flags as u64,
+        network_word(ip.protocol, ip.ttl, ip.tos, 0) | (tcp.src.get() as u64) << 16 | tcp.dst.get() as u64,
+        (ip.src.get() as u64) << 32 | ip.dst.get() as u64,
+    ];
+    let (l4, present) = (l3 + Ipv4::LEN, Layers::IPV4 | layer);
+    Some((words, Layers { l3: l3 as u8, l4: l4 as u8, tags: tags as u8, nd_link_layer: 0, present }))
+}
+
+/// The general case of [`extract`].
+#[inline(never)]
+fn extract_any(head: &[u8], frame_len: usize, in_port: u32, slot: &mut KeySlot) -> Layers {
     let frame = Frame::new(head, frame_len);
-    let Some(link) = frame.link(in_port) else { return Layers::NEEDS_MORE };
-    let mut words = [link.words[0], link.words[1], link.words[2], 0, 0];
-    let mut layers = Layers { l3: link.end as u8, tags: link.tags, ..Layers::default() };
+    let Ok((mut words, link)) = frame.link(in_port) else { return Layers::NEEDS_MORE };
+    let l3 = link.end as usize;
+    let mut layers = Layers { l3: link.end, tags: link.tags, ..Layers::default() };
     let more = match link.ethertype {
-        ethertype::IPV4 => frame.ipv4(link.end, &mut words, &mut layers),
-        ethertype::IPV6 => return frame.ipv6(link.end, words, layers, slot),
-        ethertype::ARP | ethertype::RARP => return frame.arp(link.end, words, layers, slot),
+        ethertype::IPV4 => frame.ipv4(l3, &mut words, &mut layers),
+        ethertype::IPV6 => return frame.ipv6(l3, words, layers, slot),
+        ethertype::ARP | ethertype::RARP => return frame.arp(l3, words, layers, slot),
         _ => Ok(()),
     };
     if more.is_err() {
@@ -146,9 +200,9 @@ pub fn extract(head: &[u8], frame_len: usize, in_port: u32, slot: &mut KeySlot) 
 #[inline]
 pub fn extract_l2(head: &[u8], frame_len: usize, in_port: u32, slot: &mut KeySlot) -> Layers {
     let frame = Frame::new(head, frame_len);
-    let Some(link) = frame.link(in_port) else { return Layers::NEEDS_MORE };
-    slot.store([link.words[0], link.words[1], link.words[2], 0, 0]);
-    Layers { l3: link.end as u8, tags: link.tags, ..Layers::default() }
+    let Ok((words, link)) = frame.link(in_port) else { return Layers::NEEDS_MORE };
+    slot.store(words);
+    Layers { l3: link.end, tags: link.tags, ..Layers::default() }
 }
 
 /// Runs [`extract`] on arbitrary bytes and checks what it promises: a fuzz target.
@@ -190,11 +244,20 @@ struct Frame<'a> {
     len: usize,
 }
 
+/// What stands between the addresses and the network layer. Small enough to be returned in a register: through
+/// memory, the stores of its fields and the loads of the whole would wait for each other.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
 struct Link {
-    words: [u64; 3],
     ethertype: u16,
-    end: usize,
+    tci: [u16; 2],
+    /// Offset of the network layer.
+    end: u8,
     tags: u8,
+}
+
+impl Link {
+    const NEEDS_MORE: Link = Link { ethertype: 0, tci: [0; 2], end: 0, tags: 0 };
 }
 
 #[inline(always)]
@@ -225,66 +288,64 @@ impl<'a> Frame<'a> {
         if self.is_cut() { Err(NeedsMore) } else { Ok(()) }
     }
 
-    /// `None` when more is needed.
+    /// Words 0 to 2 (two zeros behind) and where the network layer is.
     #[inline(always)]
-    fn link(&self, in_port: u32) -> Option<Link> {
+    fn link(&self, in_port: u32) -> Result<([u64; 5], Link), NeedsMore> {
         let port = (in_port as u64) << 32;
         let Some(start) = self.head.first_chunk::<14>() else {
-            return (!self.is_cut() || self.len < 14).then_some(Link {
-                words: [port, 0, 0],
-                ethertype: 0,
-                end: 0,
-                tags: 0,
-            });
+            if self.len >= 14 {
+                self.do_without()?;
+            }
+            return Ok(([port, 0, 0, 0, 0], Link::default()));
         };
         // Two overlapping loads hold all fields: destination and two bytes, source and type.
         let dst = be64(start.first_chunk().expect("14 bytes have 8"));
         let src_type = be64(start.last_chunk().expect("14 bytes have 8"));
         let ethertype = src_type as u16;
-        let link = Link {
-            words: [port | (ethertype as u64) << 16, dst & !0xffff, src_type & !0xffff],
-            ethertype,
-            end: 14,
-            tags: 0,
+        let link = if ethertype >= TYPE_MIN && !ethertype::is_vlan(ethertype) {
+            Link { ethertype, end: 14, ..Link::default() }
+        } else {
+            let link = self.tags(ethertype);
+            if link.end == Link::NEEDS_MORE.end {
+                return Err(NeedsMore);
+            }
+            link
         };
-        if ethertype >= TYPE_MIN && !ethertype::is_vlan(ethertype) {
-            return Some(link);
-        }
-        self.tags(link)
+        let first = port | (link.ethertype as u64) << 16 | link.tci[0] as u64;
+        Ok(([first, dst & !0xffff | link.tci[1] as u64, src_type & !0xffff, 0, 0], link))
     }
 
-    #[inline]
-    fn tags(&self, mut link: Link) -> Option<Link> {
-        let mut tci = [0u16; 2];
-        while ethertype::is_vlan(link.ethertype) && (link.tags as usize) < tci.len() {
-            let Some((tag, _)) = VlanTag::split(&self.head[link.end..]) else {
-                if self.is_cut() && link.end + VlanTag::LEN <= self.len {
-                    return None;
+    /// Tags, and the type behind them or in a SNAP header; or [`Link::NEEDS_MORE`].
+    #[inline(never)]
+    fn tags(&self, ethertype: u16) -> Link {
+        let mut link = Link { ethertype, end: 14, ..Link::default() };
+        while ethertype::is_vlan(link.ethertype) && (link.tags as usize) < link.tci.len() {
+            let end = link.end as usize;
+            let Some((tag, _)) = VlanTag::split(&self.head[end..]) else {
+                if end + VlanTag::LEN <= self.len && self.is_cut() {
+                    return Link::NEEDS_MORE;
                 }
                 break;
             };
-            tci[link.tags as usize] = tag.tci.get() | PRESENT;
+            link.tci[link.tags as usize] = tag.tci.get() | PRESENT;
             link.ethertype = tag.ethertype.get();
             link.tags += 1;
-            link.end += VlanTag::LEN;
+            link.end += VlanTag::LEN as u8;
         }
         if link.ethertype < TYPE_MIN {
             // A length: the type is in the SNAP header, if there is one.
             link.ethertype = TYPE_NONE;
-            match part::<LLC_SNAP_LEN>(self.head, link.end) {
+            let end = link.end as usize;
+            match part::<LLC_SNAP_LEN>(self.head, end) {
                 Some(&[0xaa, 0xaa, 0x03, 0, 0, 0, a, b]) if u16::from_be_bytes([a, b]) >= TYPE_MIN => {
                     link.ethertype = u16::from_be_bytes([a, b]);
-                    link.end += LLC_SNAP_LEN;
+                    link.end += LLC_SNAP_LEN as u8;
                 }
-                Some(_) => {}
-                None if self.is_cut() && link.end + LLC_SNAP_LEN <= self.len => return None,
-                None => {}
+                None if end + LLC_SNAP_LEN <= self.len && self.is_cut() => return Link::NEEDS_MORE,
+                _ => {}
             }
         }
-        let port = link.words[0] & !0xffff_ffff;
-        link.words[0] = port | (link.ethertype as u64) << 16 | tci[0] as u64;
-        link.words[1] |= tci[1] as u64;
-        Some(link)
+        link
     }
 
     #[inline(always)]

@@ -26,8 +26,8 @@ pub(crate) const NONE: u32 = u32::MAX;
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 struct Bucket {
-    /// 0 for a free slot.
-    tags: [u16; SLOTS],
+    /// Four a word, the first in the lowest bits; 0 for a free slot.
+    tags: [u64; 2],
     records: [u32; SLOTS],
     /// The bucket is empty, whatever it holds, when this isn't the table's.
     generation: u32,
@@ -39,13 +39,48 @@ const _: () = assert!(size_of::<Bucket>() == LINE_WORDS * 8);
 
 impl Bucket {
     fn empty(generation: u32) -> Self {
-        Self { tags: [0; SLOTS], records: [0; SLOTS], generation, spilled: 0, reserved: [0; 2] }
+        Self { tags: [0; 2], records: [0; SLOTS], generation, spilled: 0, reserved: [0; 2] }
     }
 
-    /// One bit for each slot with this tag.
+    /// The slots with this tag: all tags of a word compared at once.
     #[inline(always)]
-    fn matching(&self, tag: u16) -> u32 {
-        (0..SLOTS).fold(0, |bits, slot| bits | ((self.tags[slot] == tag) as u32) << slot)
+    fn matching(&self, tag: u16) -> Matching {
+        const LOW_BITS: u64 = 0x7fff_7fff_7fff_7fff;
+        let wanted = tag as u64 * 0x0001_0001_0001_0001;
+        let [low, high] = self.tags.map(|tags| {
+            // The top bit of a lane stays clear only where all its bits are: adding never carries out of it.
+            let differs = tags ^ wanted;
+            !(((differs & LOW_BITS) + LOW_BITS) | differs) & !LOW_BITS
+        });
+        Matching(low >> 15 | high >> 14)
+    }
+
+    fn tag(&self, slot: usize) -> u16 {
+        (self.tags[slot / 4] >> (slot % 4 * 16)) as u16
+    }
+
+    fn set(&mut self, slot: usize, tag: u16, record: u32) {
+        let shift = slot % 4 * 16;
+        let word = &mut self.tags[slot / 4];
+        *word = *word & !(0xffff << shift) | (tag as u64) << shift;
+        self.records[slot] = record;
+    }
+}
+
+/// Slots of a bucket. Bits 0, 16, 32, 48 are slots 0 to 3, the next higher ones 4 to 7.
+#[derive(Clone, Copy)]
+struct Matching(u64);
+
+impl Iterator for Matching {
+    type Item = usize;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<usize> {
+        let bit = self.0.trailing_zeros() as usize;
+        (self.0 != 0).then(|| {
+            self.0 &= self.0 - 1;
+            (bit >> 4 | (bit & 1) << 2) % SLOTS
+        })
     }
 }
 
@@ -64,12 +99,12 @@ impl Lines {
     }
 
     #[inline(always)]
-    fn from(&self, at: usize) -> &[u64] {
+    fn tail(&self, at: usize) -> &[u64] {
         &self.words[self.base + at..]
     }
 
     #[inline(always)]
-    fn from_mut(&mut self, at: usize) -> &mut [u64] {
+    fn tail_mut(&mut self, at: usize) -> &mut [u64] {
         &mut self.words[self.base + at..]
     }
 
@@ -176,14 +211,14 @@ impl Table {
     #[inline(always)]
     fn bucket(&self, bucket: u32) -> &Bucket {
         let line: &[u64; LINE_WORDS] =
-            self.buckets.from(bucket as usize * LINE_WORDS).first_chunk().expect("a bucket in use");
+            self.buckets.tail(bucket as usize * LINE_WORDS).first_chunk().expect("a bucket in use");
         transmute_ref!(line)
     }
 
     #[inline(always)]
     fn bucket_mut(&mut self, bucket: u32) -> &mut Bucket {
         let line: &mut [u64; LINE_WORDS] =
-            self.buckets.from_mut(bucket as usize * LINE_WORDS).first_chunk_mut().expect("a bucket in use");
+            self.buckets.tail_mut(bucket as usize * LINE_WORDS).first_chunk_mut().expect("a bucket in use");
         transmute_mut!(line)
     }
 
@@ -199,13 +234,13 @@ impl Table {
 
     #[inline(always)]
     pub(crate) fn record(&self, record: u32) -> &[u64] {
-        &self.records.from(record as usize * self.stride)[..self.stride]
+        &self.records.tail(record as usize * self.stride)[..self.stride]
     }
 
     #[inline(always)]
     pub(crate) fn record_mut(&mut self, record: u32) -> &mut [u64] {
         let stride = self.stride;
-        &mut self.records.from_mut(record as usize * stride)[..stride]
+        &mut self.records.tail_mut(record as usize * stride)[..stride]
     }
 
     /// The first record whose tag is the hash's, or [`NONE`]: nearly always the one that is looked for.
@@ -215,9 +250,8 @@ impl Table {
         if bucket.generation != self.generation {
             return NONE;
         }
-        let matching = bucket.matching(tag(hash));
-        if matching != 0 {
-            return bucket.records[matching.trailing_zeros() as usize % SLOTS];
+        if let Some(slot) = bucket.matching(tag(hash)).next() {
+            return bucket.records[slot];
         }
         if bucket.spilled != 0 { self.candidate_in_second(hash) } else { NONE }
     }
@@ -228,8 +262,7 @@ impl Table {
         if bucket.generation != self.generation {
             return NONE;
         }
-        let matching = bucket.matching(tag(hash));
-        if matching != 0 { bucket.records[matching.trailing_zeros() as usize % SLOTS] } else { NONE }
+        bucket.matching(tag(hash)).next().map_or(NONE, |slot| bucket.records[slot])
     }
 
     /// The record for which `is_it` holds, or [`NONE`].
@@ -249,69 +282,102 @@ impl Table {
 
     #[inline(always)]
     fn find_in(&self, bucket: &Bucket, hash: u64, is_it: &impl Fn(&[u64]) -> bool) -> u32 {
-        let mut matching = bucket.matching(tag(hash));
-        while matching != 0 {
-            let record = bucket.records[matching.trailing_zeros() as usize % SLOTS];
-            if is_it(self.record(record)) {
-                return record;
-            }
-            matching &= matching - 1;
-        }
-        NONE
+        let mut records = bucket.matching(tag(hash)).map(|slot| bucket.records[slot]);
+        records.find(|&record| is_it(self.record(record))).unwrap_or(NONE)
     }
 
-    /// Makes a record for a key that isn't there, to be filled by the caller, at another entry's expense when
-    /// the table or both buckets are full. `None` when it is full and has nothing to give up there.
-    pub(crate) fn place(&mut self, hash: u64) -> Option<Placed> {
+    /// Makes a record for a key that isn't there, to be filled by the caller; at another entry's expense when the
+    /// table is full, or both buckets are and none of their entries can move.
+    pub(crate) fn place(&mut self, hash: u64) -> Placed {
         if self.len >= self.used as usize * LOAD && self.used as usize * LOAD < self.capacity {
             self.split();
         }
-        let generation = self.generation;
         let (first, second) = (self.first(hash), self.second(hash));
-        for bucket in [first, second] {
-            let bucket = self.bucket_mut(bucket);
-            if bucket.generation != generation {
-                *bucket = Bucket::empty(generation);
-            }
-        }
-        let placed = if self.len < self.capacity { self.place_in_free_slot(first, second) } else { None };
-        let (bucket, slot, record, evicted) = match placed {
-            Some((bucket, slot)) => {
-                self.len += 1;
-                (bucket, slot, self.len as u32 - 1, false)
-            }
+        self.freshen(first);
+        self.freshen(second);
+        let mut evicted = true;
+        let (bucket, slot, record) = match self.place_in_free_slot(first, second) {
             None => {
-                let (bucket, slot) = self.victim(first, second)?;
-                (bucket, slot, self.bucket(bucket).records[slot], true)
+                let slot = self.random() % SLOTS;
+                (first, slot, self.bucket(first).records[slot])
+            }
+            Some((bucket, slot)) if self.len == self.capacity => (bucket, slot, self.evict()),
+            Some((bucket, slot)) => {
+                evicted = false;
+                self.len += 1;
+                (bucket, slot, self.len as u32 - 1)
             }
         };
-        let place = self.bucket_mut(bucket);
-        place.tags[slot] = tag(hash);
-        place.records[slot] = record;
+        self.bucket_mut(bucket).set(slot, tag(hash), record);
         if bucket != first {
             self.bucket_mut(first).spilled = 1;
         }
         self.record_mut(record)[HASH_WORD] = hash;
-        Some(Placed { record, evicted })
+        Placed { record, evicted }
     }
 
-    fn place_in_free_slot(&self, first: u32, second: u32) -> Option<(u32, usize)> {
-        [first, second].into_iter().find_map(|bucket| {
-            let free = self.bucket(bucket).matching(0);
-            (free != 0).then(|| (bucket, free.trailing_zeros() as usize))
-        })
+    /// Takes a random record from its entry. Random needs no note of who was used when, and no pattern of traffic
+    /// defeats it altogether.
+    fn evict(&mut self) -> u32 {
+        let record = (self.random() % self.len) as u32;
+        let hash = self.record(record)[HASH_WORD];
+        for bucket in [self.first(hash), self.second(hash)] {
+            let bucket = self.bucket_mut(bucket);
+            let held =
+                (0..SLOTS).find(|&slot| bucket.records[slot] == record && bucket.tag(slot) == tag(hash));
+            if let Some(slot) = held {
+                bucket.set(slot, 0, 0);
+                return record;
+            }
+        }
+        unreachable!("record {record} is in neither of its buckets");
     }
 
-    /// A random entry of the first bucket, or of the second when that has none. Random needs no note of who was
-    /// used when, and no pattern of traffic defeats it altogether.
-    fn victim(&mut self, first: u32, second: u32) -> Option<(u32, usize)> {
-        self.random = self.random.wrapping_mul(0x915f_77f5).wrapping_add(0x2545_f491);
-        let start = self.random >> 29;
-        [first, second].into_iter().find_map(|bucket| {
-            let taken = !self.bucket(bucket).matching(0) & 0xff;
-            let turned = (taken | taken << 8) >> start;
-            (taken != 0).then(|| (bucket, (start + turned.trailing_zeros()) as usize % SLOTS))
-        })
+    fn random(&mut self) -> usize {
+        // An xorshift generator: quality doesn't matter, cost does.
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 17;
+        self.random ^= self.random << 5;
+        self.random as usize
+    }
+
+    fn place_in_free_slot(&mut self, first: u32, second: u32) -> Option<(u32, usize)> {
+        [first, second]
+            .into_iter()
+            .find_map(|bucket| Some((bucket, self.free_slot(bucket)?)))
+            .or_else(|| self.vacate(first))
+            .or_else(|| self.vacate(second))
+    }
+
+    fn free_slot(&self, bucket: u32) -> Option<usize> {
+        self.bucket(bucket).matching(0).next()
+    }
+
+    /// Moves one entry of a full bucket to the other bucket it may be in, if any of them has room there.
+    fn vacate(&mut self, full: u32) -> Option<(u32, usize)> {
+        for slot in 0..SLOTS {
+            let record = self.bucket(full).records[slot];
+            let hash = self.record(record)[HASH_WORD];
+            let (first, second) = (self.first(hash), self.second(hash));
+            let other = if first == full { second } else { first };
+            self.freshen(other);
+            let Some(free) = self.free_slot(other) else { continue };
+            self.bucket_mut(other).set(free, tag(hash), record);
+            if other != first {
+                self.bucket_mut(first).spilled = 1;
+            }
+            return Some((full, slot));
+        }
+        None
+    }
+
+    /// Empties the bucket if it is one of an earlier generation.
+    fn freshen(&mut self, bucket: u32) {
+        let generation = self.generation;
+        let bucket = self.bucket_mut(bucket);
+        if bucket.generation != generation {
+            *bucket = Bucket::empty(generation);
+        }
     }
 
     /// Brings one more bucket into use and moves to it what now belongs there.
@@ -330,13 +396,12 @@ impl Table {
         halves[0].spilled = old.spilled;
         halves[1].spilled = old.spilled;
         let mut filled = [0; 2];
-        for slot in (0..SLOTS).filter(|&slot| old.tags[slot] != 0) {
+        for slot in (0..SLOTS).filter(|&slot| old.tag(slot) != 0) {
             let hash = self.record(old.records[slot])[HASH_WORD];
             let first = self.first(hash);
             let home = if first == old_at || first == new_at { first } else { self.second(hash) };
             let half = (home == new_at) as usize;
-            halves[half].tags[filled[half]] = old.tags[slot];
-            halves[half].records[filled[half]] = old.records[slot];
+            halves[half].set(filled[half], old.tag(slot), old.records[slot]);
             filled[half] += 1;
         }
         *self.bucket_mut(old_at) = halves[0];
@@ -354,5 +419,90 @@ fn stride(key_words: usize) -> usize {
     match key_words + KEY_WORD {
         0..=4 => 4,
         words => words.next_multiple_of(LINE_WORDS),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn insert(table: &mut Table, hash: u64, key: u64) -> Placed {
+        let placed = table.place(hash);
+        table.record_mut(placed.record)[KEY_WORD] = key;
+        placed
+    }
+
+    fn find(table: &Table, hash: u64, key: u64) -> bool {
+        table.find(hash, |record| record[KEY_WORD] == key) != NONE
+    }
+
+    #[test]
+    fn sixteen_keys_of_one_hash_fit_and_the_next_takes_the_place_of_one() {
+        let mut table = Table::new(1000, 1);
+        // First and second bucket differ.
+        let hash = 0xbeef_0000_0300_0001;
+        for key in 0..16 {
+            assert!(!insert(&mut table, hash, key).evicted);
+        }
+        assert!((0..16).all(|key| find(&table, hash, key)));
+        assert!(insert(&mut table, hash, 16).evicted);
+        assert!(find(&table, hash, 16));
+        assert_eq!((0..17).filter(|&key| find(&table, hash, key)).count(), 16);
+        assert_eq!(table.len(), 16);
+    }
+
+    #[test]
+    fn an_entry_moves_to_its_other_bucket_for_one_that_has_no_choice() {
+        let mut table = Table::new(1000, 1);
+        // Buckets 1 and 2, then bucket 1 and nothing else.
+        for key in 0..8 {
+            insert(&mut table, 0x0001_0000_0200_0001 | key << 48, key);
+        }
+        let placed = insert(&mut table, 0x0001_0000_0100_0001, 100);
+        assert!(!placed.evicted);
+        assert!(find(&table, 0x0001_0000_0100_0001, 100));
+        assert!((0..8).all(|key| find(&table, 0x0001_0000_0200_0001 | key << 48, key)));
+    }
+
+    #[test]
+    fn a_generation_that_comes_round_does_not_bring_entries_back() {
+        let mut table = Table::new(1000, 1);
+        insert(&mut table, 5, 5);
+        let old = table.generation;
+        table.generation = u32::MAX;
+        table.clear();
+        assert_eq!(table.generation, old);
+        assert!(!find(&table, 5, 5));
+    }
+
+    proptest! {
+        /// Few different hashes, so that buckets overflow and tags agree.
+        #[test]
+        fn entries_are_found_unless_evicted_and_never_mistaken(
+            capacity in 1usize..200,
+            keys in proptest::collection::vec((any::<bool>(), 0u64..400), 1..400),
+            spread in 1u64..64,
+        ) {
+            let mut table = Table::new(capacity, 1);
+            let mut records = std::collections::HashMap::new();
+            for (clear, key) in keys {
+                if clear && key == 0 {
+                    table.clear();
+                    records.clear();
+                }
+                let hash = (key % spread).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                if find(&table, hash, key) {
+                    continue;
+                }
+                let placed = insert(&mut table, hash, key);
+                let before = records.insert(placed.record, (hash, key));
+                prop_assert_eq!(before.is_some(), placed.evicted);
+                prop_assert!(table.len() <= capacity && table.len() == records.len());
+                for &(hash, key) in records.values() {
+                    prop_assert!(find(&table, hash, key));
+                }
+            }
+        }
     }
 }

@@ -192,8 +192,9 @@ impl Reference {
             return None;
         }
         let flags = if protocol == 6 { bytes.peek(12, 2)? & 0xfff } else { 0 };
-        self.put(Field::TpSrc, bytes.peek(0, port)?);
-        self.put(Field::TpDst, bytes.peek(port, port)?);
+        let (src, dst) = (bytes.peek(0, port)?, bytes.peek(port, port)?);
+        self.put(Field::TpSrc, src);
+        self.put(Field::TpDst, dst);
         self.put(Field::TcpFlags, flags);
         if protocol == 58 { self.neighbor(bytes) } else { None }
     }
