@@ -78,7 +78,8 @@ struct InsertBudget {
     refill_every: u64,
 }
 
-const INSERTS_PER_MS: u32 = 256;
+/// See `InsertBudget`.
+pub const INSERTS_PER_MS: u32 = 256;
 const INSERTS_BURST: u32 = 8192;
 
 impl InsertBudget {

@@ -25,6 +25,7 @@ mod punt;
 mod stats;
 
 pub use cache::{CacheSizes, VERDICT_MAX};
+pub use engine::INSERTS_PER_MS;
 pub use mailbox::{Command, Done, FaultReport, FaultSink, Mailbox, Pending, RxSlot};
 pub use plane::{BridgePlane, Outcome, Plane, PortPlane, Rules, TxPort, Verdict};
 pub use poll::{Clock, Idle, Worker, WorkerConfig};

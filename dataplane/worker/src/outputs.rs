@@ -50,12 +50,6 @@ impl Outputs {
         Ok(())
     }
 
-    /// Whether nothing waits.
-    #[inline(always)]
-    pub fn is_empty(&self) -> bool {
-        self.touched.is_empty()
-    }
-
     /// Takes one port's list.
     #[inline(always)]
     pub fn pop(&mut self) -> Option<(PortId, [u8; BURST_MAX], usize)> {

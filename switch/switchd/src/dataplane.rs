@@ -76,6 +76,7 @@ pub struct Dataplane {
     ports: BTreeMap<PortId, PortState>,
     plane: Arc<Plane>,
     clock: Clock,
+    huge_pages: bool,
 }
 
 impl Dataplane {
@@ -86,6 +87,7 @@ impl Dataplane {
     pub fn start(setup: &WorkersSetup, punts: &Arc<PuntQueue>, faults: &FaultSink) -> std::io::Result<Dataplane> {
         let clock = Clock::start();
         let mut workers = Vec::new();
+        let mut huge_pages = true;
         for (index, &core) in setup.cores.iter().enumerate() {
             let stats = Arc::new(WorkerStats::default());
             let config = WorkerConfig {
@@ -97,6 +99,7 @@ impl Dataplane {
                 clock,
             };
             let (worker, mailbox) = Worker::new(config, stats.clone(), punts.clone(), faults.clone())?;
+            huge_pages &= worker.has_huge_pages();
             let thread = std::thread::Builder::new().name(format!("worker{index}")).spawn(move || {
                 pin(core);
                 worker.run();
@@ -109,12 +112,18 @@ impl Dataplane {
             ports: BTreeMap::new(),
             plane: Arc::new(Plane::default()),
             clock,
+            huge_pages,
         })
     }
 
     /// The time base of workers and MAC tables.
     pub fn clock(&self) -> Clock {
         self.clock
+    }
+
+    /// Whether every worker's memory for frames made in software is of huge pages.
+    pub fn has_huge_pages(&self) -> bool {
+        self.huge_pages
     }
 
     /// Core and counters of each worker.

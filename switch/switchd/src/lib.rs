@@ -1,7 +1,17 @@
 //! The running switch: the control thread and what it owns.
 //!
-//! [`Dataplane`] is control's side of the workers: threads, planes, queues.
+//! [`run`] is its life. It starts the workers (`dataplane`: control's side of them), the bridges and the ports,
+//! then serves: vhost-user sessions, the control socket, signals, timers. All on one thread; the workers are the
+//! only others, besides a thread for each `[[guest]]` of the file.
 
+mod bridges;
 mod dataplane;
+mod guests;
+mod ports;
+mod run;
+mod runtime;
+mod show;
+mod switch;
 
-pub use dataplane::{BridgeSetup, Dataplane, PortSetup, WorkersSetup};
+pub use guests::guest_config;
+pub use run::{OnTick, RunOptions, run};

@@ -1,0 +1,114 @@
+//! A bridge as the control thread runs it: its rules and its MAC table.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bridging::{Fdb, FdbLimits};
+use flow::{FlowKey, FlowMask};
+use flow_text::FlowSpec;
+use pipeline::{Evaluation, FlowMod, Snapshot, Tables};
+use worker::{Outcome, Rules, Verdict};
+
+/// A bridge.
+pub(crate) struct Bridge {
+    /// What the file says of it.
+    pub config: switch_config::Bridge,
+    /// Its rules.
+    pub tables: Tables,
+    /// Its MAC table.
+    pub fdb: Arc<Fdb>,
+    /// Tells its snapshots' versions from those of any other bridge there was.
+    uid: u64,
+}
+
+impl Bridge {
+    /// A bridge without rules.
+    pub fn new(config: &switch_config::Bridge, workers: usize, uid: u64, seed: u64) -> Bridge {
+        let limits = FdbLimits { addresses: config.mac_limit, per_port: config.mac_limit_per_port };
+        let fdb = Arc::new(Fdb::new(limits, switch_config::PORTS_MAX + 1, seed));
+        Bridge { config: config.clone(), tables: Tables::new(workers), fdb, uid }
+    }
+
+    /// Its rules as the workers take them.
+    pub fn rules(&self) -> Arc<dyn Rules> {
+        Arc::new(SnapshotRules { snapshot: self.tables.snapshot(), uid: self.uid })
+    }
+}
+
+/// The rule of a bridge for which the file has none.
+pub(crate) fn normal_rule() -> FlowSpec {
+    flow_text::parse_add("priority=0,actions=normal", &flow_text::NoPorts).expect("a rule of ours is well-formed")
+}
+
+/// The rules that a file gives a bridge.
+pub(crate) fn file_rules(config: &switch_config::Config, bridge: &switch_config::Bridge) -> Vec<FlowSpec> {
+    let names = switch_config::PortNumbers(&config.ports);
+    let texts = config.flows.iter().filter(|flow| flow.bridge == bridge.name);
+    let mut rules: Vec<FlowSpec> =
+        texts.filter_map(|flow| flow_text::parse_add(&flow.text, &names).ok()).collect();
+    if rules.is_empty() {
+        rules.push(normal_rule());
+    }
+    rules
+}
+
+/// What turns the rules of one file into those of another: rules that stay keep their counters.
+pub(crate) fn rule_changes(old: &[FlowSpec], new: &[FlowSpec]) -> Vec<FlowMod> {
+    let same_place = |a: &FlowSpec, b: &FlowSpec| {
+        a.table == b.table && a.priority == b.priority && a.match_ == b.match_
+    };
+    let gone = old.iter().filter(|&o| !new.iter().any(|n| same_place(o, n))).map(|rule| FlowMod::Delete {
+        filter: flow_text::FlowFilter {
+            table: Some(rule.table),
+            priority: rule.priority,
+            match_: rule.match_,
+            ..flow_text::FlowFilter::default()
+        },
+        strict: true,
+    });
+    let come = new.iter().filter(|&n| !old.contains(n)).map(|rule| FlowMod::Add(rule.clone()));
+    gone.chain(come).collect()
+}
+
+/// The clock of tables and timeouts: that of the workers' seconds.
+pub(crate) fn now() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+}
+
+struct SnapshotRules {
+    snapshot: Arc<Snapshot>,
+    uid: u64,
+}
+
+impl Rules for SnapshotRules {
+    fn evaluate(&self, key: &FlowKey, verdict: &mut Verdict) {
+        // The two have the same shape; the buffers travel, so nothing is allocated once they have grown.
+        let mut evaluation = Evaluation {
+            ops: std::mem::take(&mut verdict.ops),
+            rules: std::mem::take(&mut verdict.rules),
+            ..Evaluation::default()
+        };
+        self.snapshot.evaluate(key, &mut evaluation);
+        verdict.ops = evaluation.ops;
+        verdict.rules = evaluation.rules;
+        verdict.mask = evaluation.mask;
+        verdict.outcome = match evaluation.outcome {
+            pipeline::Outcome::Done => Outcome::Done,
+            pipeline::Outcome::NoRule => Outcome::NoRule,
+            pipeline::Outcome::LimitExceeded => Outcome::Limit,
+        };
+    }
+
+    fn fields(&self) -> FlowMask {
+        self.snapshot.fields()
+    }
+
+    fn version(&self) -> u64 {
+        self.uid << 40 | self.snapshot.version()
+    }
+
+    fn credit(&self, worker: usize, rule: u32, frames: u64, bytes: u64, now_secs: u32) {
+        self.snapshot.stats().add(worker, rule, frames, bytes, now_secs);
+    }
+}

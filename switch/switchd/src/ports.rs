@@ -1,0 +1,315 @@
+//! The ports as the control thread runs them: each a driver with a life of its own.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use anyhow::Context;
+use pcap_port::{Capture, NullRx, NullTx, PcapRx, PcapTx, RecordOptions, Speed};
+use port::{InjectRx, PortId, QueueFault, RxQueue, TxQueue};
+use switch_config::{Driver, Feature, Loops, Pace, SocketMode};
+use tap_port::{TapConfig, TapHandle, TapPort};
+use tokio::task::JoinHandle;
+use vhost_user_port::{Direction, PortConfig, PortControl, PortSocket, PortState, QueueHost, Session};
+use virtio_defs::{feature, net};
+
+use crate::dataplane::Dataplane;
+
+/// Frames on their way in a loop port.
+const LOOP_FRAMES: usize = 1024;
+/// The queue number under which frames of the switch's own are sent.
+const INJECT_QUEUE: u16 = u16::MAX;
+
+/// A running port.
+pub(crate) struct RunningPort {
+    /// Its number.
+    pub id: PortId,
+    /// What the file says of it.
+    pub config: switch_config::Port,
+    /// What moves its frames.
+    pub driver: RunningDriver,
+    /// Why it stopped, if a worker reported a fault of a queue that has no connection to lose.
+    pub fault: Option<String>,
+}
+
+/// A running driver.
+pub(crate) enum RunningDriver {
+    VhostUser { control: PortControl, state: Rc<RefCell<PortState>>, task: JoinHandle<()> },
+    Tap(TapHandle),
+    Pcap,
+    Null,
+    Loop,
+}
+
+impl RunningPort {
+    /// Starts a port; it is known to the data plane already.
+    ///
+    /// # Errors
+    /// The driver's, naming the port.
+    pub fn start(
+        id: PortId,
+        config: &switch_config::Port,
+        plane: &Rc<RefCell<Dataplane>>,
+    ) -> anyhow::Result<RunningPort> {
+        let driver = match &config.driver {
+            Driver::VhostUser(vhost) => start_vhost_user(id, config, vhost, plane),
+            Driver::Tap(tap) => start_tap(id, config, tap, plane),
+            Driver::Pcap(pcap) => start_pcap(id, config, pcap, plane),
+            Driver::Null => {
+                NullRx::new().map_err(anyhow::Error::from).map(|rx| {
+                    attach(plane, id, 0, Box::new(rx), Box::new(NullTx));
+                    RunningDriver::Null
+                })
+            }
+            Driver::Loop => {
+                pcap_port::loop_queues(LOOP_FRAMES).map_err(anyhow::Error::from).map(|(rx, tx)| {
+                    attach(plane, id, 0, Box::new(rx), Box::new(tx));
+                    RunningDriver::Loop
+                })
+            }
+        };
+        let driver = driver.with_context(|| format!("port {}", config.name))?;
+        Ok(RunningPort { id, config: config.clone(), driver, fault: None })
+    }
+
+    /// Ends the driver; when this returns its socket is free and its queues are gone from the workers.
+    pub async fn stop(self, plane: &Rc<RefCell<Dataplane>>) {
+        if let RunningDriver::VhostUser { control, task, .. } = self.driver {
+            control.stop();
+            // It ends by returning; a panic in it has been reported.
+            let _ = task.await;
+        }
+        plane.borrow_mut().remove_port(self.id);
+    }
+
+    /// Puts into force what can change while the port runs.
+    pub fn change(&mut self, config: &switch_config::Port) {
+        let (up, mtu) = (config.up, config.mtu.get());
+        match &self.driver {
+            RunningDriver::VhostUser { control, .. } => {
+                if up != self.config.up {
+                    control.set_link(up);
+                }
+                if mtu != self.config.mtu.get() {
+                    control.set_mtu(mtu);
+                }
+            }
+            RunningDriver::Tap(handle) => {
+                let link = if up != self.config.up { handle.set_link(up) } else { Ok(()) };
+                let mtu = if mtu != self.config.mtu.get() { handle.set_mtu(mtu) } else { Ok(()) };
+                if let Err(error) = link.and(mtu) {
+                    tracing::warn!(port = %config.name, %error, "the device doesn't follow its configuration");
+                }
+            }
+            RunningDriver::Pcap | RunningDriver::Null | RunningDriver::Loop => {}
+        }
+        self.config = config.clone();
+    }
+
+    /// What a worker found broken.
+    pub fn queue_fault(&mut self, queue: u16, receiving: bool, fault: QueueFault, plane: &Rc<RefCell<Dataplane>>) {
+        let direction = if receiving { Direction::Rx } else { Direction::Tx };
+        tracing::warn!(port = %self.config.name, queue, %direction, %fault, "queue stopped");
+        if let RunningDriver::VhostUser { control, .. } = &self.driver {
+            control.queue_fault(queue, direction, fault);
+            return;
+        }
+        self.fault = Some(fault.to_string());
+        let mut plane = plane.borrow_mut();
+        drop(plane.detach_rx(self.id, queue));
+        drop(plane.detach_tx(self.id, queue));
+    }
+}
+
+fn attach(
+    plane: &Rc<RefCell<Dataplane>>,
+    id: PortId,
+    queue: u16,
+    rx: Box<dyn RxQueue>,
+    tx: Box<dyn TxQueue>,
+) {
+    let mut plane = plane.borrow_mut();
+    plane.attach_tx(id, queue, tx);
+    plane.attach_rx(id, queue, rx);
+}
+
+fn start_vhost_user(
+    id: PortId,
+    config: &switch_config::Port,
+    vhost: &switch_config::VhostUser,
+    plane: &Rc<RefCell<Dataplane>>,
+) -> anyhow::Result<RunningDriver> {
+    let off = vhost.features_off.iter().fold(0, |bits, &f| bits | feature_bit(f));
+    let session_config = PortConfig {
+        queue_pairs: config.queues.get(),
+        features: vhost_user_port::OFFERED & !off,
+        mtu: config.mtu.get(),
+        mac: vhost.mac.bytes(),
+        ..PortConfig::default()
+    };
+    let socket = PortSocket {
+        path: PathBuf::from(vhost.socket.as_path()),
+        mode: match vhost.mode {
+            SocketMode::Server => vhost_user_port::SocketMode::Server,
+            SocketMode::Client => vhost_user_port::SocketMode::Client,
+        },
+        permissions: vhost.permissions.map(|mode| mode.bits()),
+    };
+    let session = Session::new(config.name.as_str(), session_config);
+    let state = Rc::new(RefCell::new(session.state()));
+    let host = Host { plane: plane.clone(), id, state: state.clone() };
+    let (control, commands) = vhost_user_port::control();
+    let name = config.name.clone();
+    let failed = state.clone();
+    let task = tokio::task::spawn_local(async move {
+        if let Err(error) = vhost_user_port::serve(socket, session, host, commands, None).await {
+            tracing::error!(port = %name, %error, "port can't be served");
+            failed.borrow_mut().last_error = Some(error.to_string());
+        }
+    });
+    if !config.up {
+        control.set_link(false);
+    }
+    Ok(RunningDriver::VhostUser { control, state, task })
+}
+
+/// The virtio feature behind a name of the file.
+fn feature_bit(f: Feature) -> u64 {
+    match f {
+        Feature::Csum => net::feature::CSUM,
+        Feature::GuestCsum => net::feature::GUEST_CSUM,
+        Feature::HostTso4 => net::feature::HOST_TSO4,
+        Feature::HostTso6 => net::feature::HOST_TSO6,
+        Feature::HostEcn => net::feature::HOST_ECN,
+        Feature::GuestTso4 => net::feature::GUEST_TSO4,
+        Feature::GuestTso6 => net::feature::GUEST_TSO6,
+        Feature::GuestEcn => net::feature::GUEST_ECN,
+        Feature::MrgRxbuf => net::feature::MRG_RXBUF,
+        Feature::Status => net::feature::STATUS,
+        Feature::Mq => net::feature::MQ,
+        Feature::GuestAnnounce => net::feature::GUEST_ANNOUNCE,
+        Feature::HostMtu => net::feature::MTU,
+        Feature::IndirectDesc => feature::INDIRECT_DESC,
+        Feature::EventIdx => feature::EVENT_IDX,
+        Feature::InOrder => feature::IN_ORDER,
+        Feature::Packed => feature::RING_PACKED,
+    }
+}
+
+fn start_tap(
+    id: PortId,
+    config: &switch_config::Port,
+    tap: &switch_config::Tap,
+    plane: &Rc<RefCell<Dataplane>>,
+) -> anyhow::Result<RunningDriver> {
+    let port = TapPort::open(TapConfig {
+        netns: tap.netns.as_ref().map(|n| n.as_str().to_owned()),
+        queues: config.queues.get(),
+        persistent: tap.persistent,
+        mtu: Some(config.mtu.get()),
+        link_up: config.up,
+        ..TapConfig::new(tap.device.as_str())
+    })?;
+    let handle = port.handle();
+    for (queue, (rx, tx)) in port.into_queues().into_iter().enumerate() {
+        attach(plane, id, queue as u16, rx, tx);
+    }
+    Ok(RunningDriver::Tap(handle))
+}
+
+/// The switch's end of a vhost-user session.
+struct Host {
+    plane: Rc<RefCell<Dataplane>>,
+    id: PortId,
+    state: Rc<RefCell<PortState>>,
+}
+
+impl QueueHost for Host {
+    fn attach_rx(&mut self, pair: u16, queue: Box<dyn RxQueue>) {
+        self.plane.borrow_mut().attach_rx(self.id, pair, queue);
+    }
+
+    fn detach_rx(&mut self, pair: u16) -> Option<Box<dyn RxQueue>> {
+        self.plane.borrow_mut().detach_rx(self.id, pair)
+    }
+
+    fn attach_tx(&mut self, pair: u16, queue: Box<dyn TxQueue>) {
+        self.plane.borrow_mut().attach_tx(self.id, pair, queue);
+    }
+
+    fn detach_tx(&mut self, pair: u16) -> Option<Box<dyn TxQueue>> {
+        self.plane.borrow_mut().detach_tx(self.id, pair)
+    }
+
+    fn state_changed(&mut self, state: PortState) {
+        *self.state.borrow_mut() = state;
+    }
+
+    /// Sends a reverse ARP request (RFC 903), so that every bridge on the way learns where the address is now.
+    fn announce(&mut self, mac: [u8; 6]) {
+        let frame = rarp(mac);
+        match InjectRx::new(&[&frame]) {
+            Ok(queue) => {
+                let mut plane = self.plane.borrow_mut();
+                plane.attach_rx(self.id, INJECT_QUEUE, Box::new(queue));
+                drop(plane.detach_rx(self.id, INJECT_QUEUE));
+            }
+            Err(error) => tracing::warn!(%error, "no memory to announce a guest"),
+        }
+    }
+}
+
+/// The frame that announces an address: "who am I", asked by itself.
+fn rarp(mac: [u8; 6]) -> [u8; 60] {
+    let mut frame = [0; 60];
+    frame[..6].fill(0xff);
+    frame[6..12].copy_from_slice(&mac);
+    // Ethernet type RARP; hardware type Ethernet, protocol IPv4, lengths 6 and 4, operation "request reverse".
+    frame[12..22].copy_from_slice(&[0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3]);
+    frame[22..28].copy_from_slice(&mac);
+    frame[32..38].copy_from_slice(&mac);
+    frame
+}
+
+/// Where the file places a port's receive queues: queue number to worker number.
+pub(crate) fn placement(config: &switch_config::Port, cores: &[usize]) -> BTreeMap<u16, usize> {
+    let switch_config::Placement::Cores(wanted) = &config.placement else { return BTreeMap::new() };
+    let worker = |core: &switch_config::CpuId| cores.iter().position(|&c| c == usize::from(core.get()));
+    (0..config.queues.get())
+        .filter_map(|queue| Some((queue, worker(&wanted[usize::from(queue) % wanted.len()])?)))
+        .collect()
+}
+
+fn start_pcap(
+    id: PortId,
+    config: &switch_config::Port,
+    pcap: &switch_config::Pcap,
+    plane: &Rc<RefCell<Dataplane>>,
+) -> anyhow::Result<RunningDriver> {
+    let rx: Box<dyn RxQueue> = match &pcap.replay {
+        Some(replay) => {
+            let pace = match replay.pace {
+                Pace::Timestamps => pcap_port::Pace::Recorded(Speed::RECORDED),
+                Pace::Pps(pps) => pcap_port::Pace::FramesPerSecond(pps),
+                Pace::Max => pcap_port::Pace::Unpaced,
+            };
+            let loops = match replay.loops {
+                Loops::Times(n) => Some(n.get()),
+                Loops::Forever => None,
+            };
+            Box::new(PcapRx::new(Arc::new(Capture::open(&replay.file)?), pace, loops))
+        }
+        None => Box::new(NullRx::new()?),
+    };
+    let tx: Box<dyn TxQueue> = match &pcap.write {
+        Some(path) => {
+            let interface = config.name.as_str().to_owned();
+            Box::new(PcapTx::create(path, RecordOptions { interface, ..RecordOptions::default() })?)
+        }
+        None => Box::new(NullTx),
+    };
+    attach(plane, id, 0, rx, tx);
+    Ok(RunningDriver::Pcap)
+}

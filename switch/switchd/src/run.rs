@@ -1,0 +1,251 @@
+//! The life of the switch, from its configuration to its summary.
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use control::{Answer, ConfigText, ControlSocket, Refusal, RefusalKind, Request, Snapshot, Summary};
+use pipeline::FlowMod;
+use switch_config::Config;
+use tokio::signal::unix::{SignalKind, signal};
+use worker::{FaultReport, FaultSink};
+
+use crate::guests::Guests;
+use crate::switch::{Switch, reconfigure};
+
+/// How long a switch that ends on its own waits for its guests to drain.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How long one that was told to end does: it must be gone within a second.
+const PATIENCE_WHEN_TOLD: Duration = Duration::from_millis(400);
+
+/// Called twice a second with everything the switch counts.
+pub type OnTick = Box<dyn FnMut(&Snapshot)>;
+
+/// How to run.
+#[derive(Default)]
+pub struct RunOptions {
+    /// The configuration's file: read again on SIGHUP.
+    pub path: PathBuf,
+    /// End by itself after this time.
+    pub for_: Option<Duration>,
+    /// Called twice a second.
+    pub on_tick: Option<OnTick>,
+}
+
+/// Runs the switch until it is told to end (SIGTERM, SIGINT) or its time is over.
+///
+/// # Errors
+/// It can't start: the message says what is missing and what to do.
+pub fn run(config: Config, options: RunOptions) -> anyhow::Result<Summary> {
+    let (runtime, result) = crate::runtime::block_on(live(config, options)).context("control thread")?;
+    tracing::debug!(?runtime, "ended");
+    result
+}
+
+enum Why {
+    TimeIsOver,
+    Told,
+}
+
+async fn live(config: Config, mut options: RunOptions) -> anyhow::Result<Summary> {
+    let started = Instant::now();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let socket = ControlSocket::bind(config.control.socket.as_path(), config.control.mode.bits())?;
+    let (report, mut faults) = tokio::sync::mpsc::unbounded_channel::<FaultReport>();
+    let sink: FaultSink = Arc::new(move |fault| {
+        // Nobody listens only while the switch ends.
+        let _ = report.send(fault);
+    });
+    let switch = Rc::new(RefCell::new(Switch::start(config, options.path.clone(), &sink)?));
+    for notice in &switch.borrow().notices {
+        tracing::info!("{notice}");
+    }
+    let handler = Rc::new(Handler { switch: switch.clone() });
+    let server = tokio::task::spawn_local(async move {
+        if let Err(error) = control::serve(&socket, handler).await {
+            tracing::error!(%error, "the control socket is dead");
+        }
+    });
+    let guests = Guests::start(&switch.borrow().config.guests).context("guests")?;
+    tracing::info!(
+        pid = std::process::id(),
+        socket = %switch.borrow().config.control.socket.as_path().display(),
+        "running"
+    );
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    let mut tick = tokio::time::interval(Duration::from_millis(500));
+    let end = async {
+        match options.for_ {
+            Some(time) => tokio::time::sleep(time).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(end);
+    let why = loop {
+        tokio::select! {
+            () = &mut end => break Why::TimeIsOver,
+            _ = terminate.recv() => break Why::Told,
+            _ = interrupt.recv() => break Why::Told,
+            _ = hang_up.recv() => match reload(&switch).await {
+                Ok(done) => tracing::info!(changes = ?done, "configuration read again"),
+                Err(error) => tracing::error!("configuration not changed: {error:#}"),
+            },
+            Some(fault) = faults.recv() => switch.borrow_mut().queue_fault(fault),
+            _ = second.tick() => switch.borrow_mut().expire(),
+            _ = tick.tick(), if options.on_tick.is_some() => {
+                if let Some(on_tick) = &mut options.on_tick {
+                    on_tick(&switch.borrow().snapshot());
+                }
+            }
+        }
+    };
+    let patience = match why {
+        Why::TimeIsOver => PATIENCE,
+        Why::Told => PATIENCE_WHEN_TOLD,
+    };
+    // Guests end on threads of their own, while this one goes on serving their connections.
+    let guests = tokio::task::spawn_blocking(move || guests.finish(patience)).await?;
+    let summary = {
+        let this = switch.borrow();
+        let snapshot = this.snapshot();
+        Summary { seconds: started.elapsed().as_secs_f64(), ports: snapshot.ports, workers: snapshot.workers, guests }
+    };
+    server.abort();
+    // The socket's file goes with the task.
+    let _ = server.await;
+    let (plane, ports) = {
+        let mut this = switch.borrow_mut();
+        (this.plane.clone(), std::mem::take(&mut this.ports))
+    };
+    for (_, port) in ports {
+        port.stop(&plane).await;
+    }
+    plane.borrow_mut().stop();
+    Ok(summary)
+}
+
+/// Reads the file again and puts it into force.
+async fn reload(switch: &Rc<RefCell<Switch>>) -> anyhow::Result<Vec<String>> {
+    let path = switch.borrow().path.clone();
+    let new = switch_config::load(&path, &switch_config::this_machine())?;
+    reconfigure(switch, new).await
+}
+
+struct Handler {
+    switch: Rc<RefCell<Switch>>,
+}
+
+impl control::Handler for Handler {
+    async fn handle(&self, request: Request) -> Result<Answer, Refusal> {
+        let this = || self.switch.borrow();
+        Ok(match request {
+            Request::Status => Answer::Status(this().status()),
+            Request::ShowPorts => Answer::Ports(this().port_rows()),
+            Request::ShowFlows { bridge, table } => {
+                let bridge = bridge.map(|name| self.bridge(Some(&name))).transpose()?;
+                Answer::Flows(this().flow_rows(bridge, table))
+            }
+            Request::ShowFdb { bridge } => {
+                let bridge = bridge.map(|name| self.bridge(Some(&name))).transpose()?;
+                Answer::Fdb(this().fdb_rows(bridge))
+            }
+            Request::ShowWorkers => Answer::Workers(this().worker_rows()),
+            Request::ShowCaches => Answer::Caches(this().cache_rows()),
+            Request::ShowConfig => {
+                let path = Some(this().path.clone());
+                Answer::Config(ConfigText { path, text: switch_config::print(&this().config) })
+            }
+            Request::ShowController => Answer::Controller(this().punt_rows()),
+            Request::Snapshot => Answer::Snapshot(this().snapshot()),
+            Request::FlowAdd { bridge, flow } => {
+                let spec = self.parse(&flow, |text, ports| flow_text::parse_add(text, ports))?;
+                self.change(bridge, FlowMod::Add(spec))?
+            }
+            Request::FlowMod { bridge, flow, strict } => {
+                let change = self.parse(&flow, |text, ports| flow_text::parse_mod(text, ports))?;
+                self.change(bridge, FlowMod::Modify { change, strict })?
+            }
+            Request::FlowDel { bridge, flow, strict } => {
+                let filter = self.parse(&flow, |text, ports| flow_text::parse_del(text, ports))?;
+                self.change(bridge, FlowMod::Delete { filter, strict })?
+            }
+            Request::PortAdd { port } => {
+                let text = format!("{}\n[[port]]\n{port}\n", switch_config::print(&this().config));
+                let new = switch_config::parse(&text, &switch_config::this_machine())
+                    .map_err(|errors| Refusal::new(RefusalKind::Invalid, errors.to_string()))?;
+                self.reconfigure(new).await?
+            }
+            Request::PortDel { name } => {
+                let mut new = this().config.clone();
+                let before = new.ports.len();
+                new.ports.retain(|port| port.name.as_str() != name);
+                if new.ports.len() == before {
+                    return Err(Refusal::new(RefusalKind::NotFound, format!("there is no port {name}")));
+                }
+                if let Some(flow) = new.flows.iter().find(|flow| {
+                    flow_text::parse_add(&flow.text, &switch_config::PortNumbers(&new.ports)).is_err()
+                }) {
+                    let what = format!("the flow `{}` of the file names port {name}: remove it first", flow.text);
+                    return Err(Refusal::new(RefusalKind::Invalid, what));
+                }
+                self.reconfigure(new).await?
+            }
+            Request::Reload => match reload(&self.switch).await {
+                Ok(done) => Answer::Changed(done),
+                Err(error) => return Err(Refusal::new(RefusalKind::Invalid, format!("{error:#}"))),
+            },
+            Request::Stages { on } => {
+                this().plane.borrow().time_stages(on);
+                Answer::Changed(vec![format!("stages are {}timed", if on { "" } else { "not " })])
+            }
+        })
+    }
+}
+
+impl Handler {
+    /// The bridge of this name, or the only one.
+    fn bridge(&self, name: Option<&str>) -> Result<usize, Refusal> {
+        let this = self.switch.borrow();
+        let names: Vec<&str> = this.bridges.iter().map(|b| b.config.name.as_str()).collect();
+        match name {
+            Some(name) => names.iter().position(|n| *n == name).ok_or_else(|| {
+                Refusal::new(RefusalKind::NotFound, format!("there is no bridge {name}; there are: {}", names.join(", ")))
+            }),
+            None if names.len() == 1 => Ok(0),
+            None => {
+                let what = format!("which bridge? there are: {}", names.join(", "));
+                Err(Refusal::new(RefusalKind::Invalid, what))
+            }
+        }
+    }
+
+    fn parse<T>(
+        &self,
+        text: &str,
+        parser: impl FnOnce(&str, &dyn flow_text::Ports) -> Result<T, flow_text::ParseError>,
+    ) -> Result<T, Refusal> {
+        let this = self.switch.borrow();
+        let names = switch_config::PortNumbers(&this.config.ports);
+        parser(text, &names).map_err(|error| Refusal::new(RefusalKind::Invalid, error.to_string()))
+    }
+
+    fn change(&self, bridge: Option<String>, change: FlowMod) -> Result<Answer, Refusal> {
+        let bridge = self.bridge(bridge.as_deref())?;
+        let applied = self.switch.borrow_mut().change_rules(bridge, change);
+        let applied = applied.map_err(|error| Refusal::new(RefusalKind::Invalid, error.error.to_string()))?;
+        Ok(Answer::Changed(vec![format!(
+            "{} added, {} modified, {} removed",
+            applied.added, applied.modified, applied.removed
+        )]))
+    }
+
+    async fn reconfigure(&self, new: Config) -> Result<Answer, Refusal> {
+        let done = reconfigure(&self.switch, new).await;
+        done.map(Answer::Changed).map_err(|error| Refusal::new(RefusalKind::Failed, format!("{error:#}")))
+    }
+}
