@@ -21,6 +21,7 @@ pub mod checksum;
 mod ethernet;
 mod icmp;
 mod ip;
+mod segmentation;
 mod transport;
 
 pub use ethernet::{
@@ -28,6 +29,7 @@ pub use ethernet::{
 };
 pub use icmp::{Icmp, NdOption, NdOptions, NeighborDiscovery, icmpv6};
 pub use ip::{Chain, ChainError, Fragment, Ipv4, Ipv6, protocol, walk_extensions};
+pub use segmentation::{BadSegmentation, SEGMENTS_MAX, Segmentation, Segments};
 pub use transport::{Sctp, Tcp, Udp, tcp_flags};
 
 /// Big-endian 16-bit integer, unaligned.
