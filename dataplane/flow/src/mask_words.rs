@@ -67,7 +67,7 @@ impl MaskWords {
         key.0[self.index[j] as usize] & self.mask[j]
     }
 
-    /// Hash of the key's masked words; see [`hash_first`](Self::hash_first).
+    /// Hash of the key's masked words.
     #[inline]
     pub fn hash(&self, key: &FlowKey) -> u64 {
         self.hash_first::<0>(key)
