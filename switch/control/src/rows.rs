@@ -123,7 +123,7 @@ pub struct FlowRow {
     pub age_s: u64,
     /// Seconds since it last matched.
     pub idle_s: u64,
-    /// The rule as ovs-ofctl prints it, without the above.
+    /// The rule as `ovs-ofctl` prints it: `flow add` takes it.
     pub flow: String,
 }
 
