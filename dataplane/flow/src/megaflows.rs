@@ -4,26 +4,48 @@ use crate::changes::Changes;
 use crate::table::{KEY_WORD, NONE, Table};
 use crate::{FlowKey, FlowMask, MaskWords, WORDS};
 
+/// Look-ups from one ranking of the masks to the next: rare enough to cost nothing, often enough to follow the
+/// traffic.
+const RANK_EVERY: u32 = 4096;
+
 /// The second cache: a decision with the mask of the bits it was made from, so that it serves every frame with
 /// the same ones.
 ///
 /// A tuple space whose masks are derived from traffic, so their number is capped: a miss costs at most that many
-/// probes, whatever anybody sends, and what doesn't fit is refused and left to the rules. Entries are bounded too;
-/// when they are used up, a random one goes. No allocation after construction.
+/// probes, whatever anybody sends, and what doesn't fit is refused and left to the rules. The masks hit most are
+/// probed first; when there are as many as may be, those not hit for some thousand look-ups make room. Entries are
+/// bounded too: when they are used up, a random one goes. No allocation after construction.
+///
+/// ```
+/// use flow::{Changes, Field, FlowKey, FlowMask, Megaflows};
+///
+/// let (mut megaflows, changes) = (Megaflows::new(16, 1024), Changes::new());
+/// let (mut key, mut mask) = (FlowKey::default(), FlowMask::default());
+/// mask.add(Field::TpDst, Field::TpDst.full());
+/// key.set(Field::TpDst, 80);
+/// assert!(megaflows.insert(&mask, &key, 7, &changes));
+/// key.set(Field::TpSrc, 4242); // No rule looked there.
+/// assert_eq!(megaflows.lookup(&key, &changes), Some(7));
+/// key.set(Field::TpDst, 81);
+/// assert_eq!(megaflows.lookup(&key, &changes), None);
+/// ```
 pub struct Megaflows {
     table: Table,
-    /// Most used first, as of the last [`rank`](Self::rank).
+    /// Most used first, as of the last ranking.
     masks: Vec<Mask>,
     masks_max: usize,
     /// Name of the next mask. Never used twice, so that entries of a mask given up match none.
     next_name: u64,
+    /// Until the masks are ranked.
+    lookups_left: u32,
     epoch: u64,
 }
 
 struct Mask {
     words: MaskWords,
     name: u64,
-    hits: u64,
+    /// Since the last ranking.
+    hits: u32,
 }
 
 /// Where a record holds the name of its mask and, behind it, the masked words.
@@ -38,6 +60,7 @@ impl Megaflows {
             masks: Vec::with_capacity(masks_max),
             masks_max,
             next_name: 0,
+            lookups_left: RANK_EVERY,
             epoch: 0,
         }
     }
@@ -62,6 +85,10 @@ impl Megaflows {
     /// The decision for a key, if one is known that is still good. At most one probe per mask in use.
     pub fn lookup(&mut self, key: &FlowKey, changes: &Changes) -> Option<u32> {
         let seen = self.seen(changes);
+        self.lookups_left -= 1;
+        if self.lookups_left == 0 {
+            self.rank();
+        }
         for i in 0..self.masks.len() {
             let Mask { words, name, .. } = &self.masks[i];
             let at = find(&self.table, words, *name, key);
@@ -100,10 +127,10 @@ impl Megaflows {
         true
     }
 
-    /// Puts the masks hit most since the last call first and, when no more could be added, gives up those not hit
-    /// at all, so that masks of traffic that is over make room. For housekeeping, every second or so.
-    pub fn rank(&mut self) {
-        self.masks.sort_by_key(|mask| std::cmp::Reverse(mask.hits));
+    #[cold]
+    fn rank(&mut self) {
+        self.lookups_left = RANK_EVERY;
+        self.masks.sort_unstable_by_key(|mask| std::cmp::Reverse(mask.hits));
         if self.masks.len() == self.masks_max {
             self.masks.retain(|mask| mask.hits > 0);
         }
@@ -198,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn masks_no_longer_hit_make_room_when_ranked_and_their_entries_are_dead() {
+    fn masks_no_longer_hit_make_room_and_their_entries_are_dead() {
         let changes = Changes::new();
         let mut megaflows = Megaflows::new(2, 100);
         let (used, unused, new) = (mask(&[Field::InPort]), mask(&[Field::Ipv4Dst]), mask(&[Field::TpDst]));
@@ -227,6 +254,20 @@ mod tests {
         assert_eq!(megaflows.lookup(&key(2, 5, 0), &changes), Some(2));
         changes.push_all();
         assert_eq!(megaflows.lookup(&key(2, 5, 0), &changes), None);
+    }
+
+    #[test]
+    fn masks_hit_most_come_first_in_time() {
+        let changes = Changes::new();
+        let mut megaflows = Megaflows::new(3, 64);
+        let (port, dst) = (mask(&[Field::InPort]), mask(&[Field::Ipv4Dst]));
+        megaflows.insert(&port, &key(1, 0, 0), 1, &changes);
+        megaflows.insert(&dst, &key(0, 1, 0), 2, &changes);
+        for _ in 0..=RANK_EVERY {
+            assert_eq!(megaflows.lookup(&key(0, 1, 0), &changes), Some(2));
+        }
+        assert_eq!(megaflows.masks[0].words.mask(), dst);
+        assert_eq!(megaflows.lookup(&key(1, 0, 0), &changes), Some(1));
     }
 
     proptest! {
