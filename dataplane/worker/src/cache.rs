@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use crate::pending::Megaflows;
 use action::Op;
-use flow::{Changes, ExactCache, Field, FlowKey, FlowMask, KeySlot};
+use flow::{Changes, ExactCache, Field, FlowKey, FlowMask, KeySlot, Megaflows};
 use packet::BURST_MAX;
 use port::{DropReason, PortId};
 
@@ -161,7 +160,7 @@ impl BridgeCache {
         if keep {
             let mut mask = self.verdict.mask;
             mask.add(Field::InPort, Field::InPort.full());
-            self.megaflows.insert(&mask, key, decision);
+            self.megaflows.insert(&mask, key, decision, &self.changes);
             self.exact.insert(key, decision, &self.changes);
         }
         Some(decision)
@@ -175,7 +174,7 @@ impl BridgeCache {
 
     /// A decision known for all frames that look like this one as far as any rule looked.
     pub fn megaflow(&mut self, key: &FlowKey, keep: bool) -> Option<u32> {
-        let decision = self.megaflows.lookup(key)?;
+        let decision = self.megaflows.lookup(key, &self.changes)?;
         if keep {
             self.exact.insert(key, decision, &self.changes);
         }

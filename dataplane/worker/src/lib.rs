@@ -18,7 +18,6 @@ mod engine;
 mod mailbox;
 mod offloads;
 mod outputs;
-mod pending;
 mod plane;
 mod poll;
 mod punt;

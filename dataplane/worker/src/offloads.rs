@@ -3,7 +3,7 @@
 //! The frames are copied once more on this path. Linux guests with offloads pay it only towards ports that
 //! refused them.
 
-use crate::pending::Segmentation;
+use headers::Segmentation;
 use headers::checksum::complete_checksum;
 use packet::{BURST_MAX, Burst, Gso, HugePages, Offload, OwnedBurst};
 use port::{Accepts, DropReason, PortCounters, QueueFault, Selection};

@@ -126,6 +126,7 @@ fn list(version: u64, rules: Vec<(&str, Vec<Op>)>) -> ListRules {
         for (name, value) in text.split(',').filter_map(|part| part.split_once('=')) {
             let field = match name {
                 "in_port" => Field::InPort,
+                "tp_src" => Field::TpSrc,
                 "tp_dst" => Field::TpDst,
                 other => panic!("{other}"),
             };
@@ -440,4 +441,112 @@ fn a_queue_taken_out_is_not_served_until_it_is_given_back() {
     b.tell(Command::AddRx(slot));
     b.run();
     assert_eq!(b.seen(2).len(), 1);
+}
+
+/// A TCP frame over IPv4 with this much payload, each byte different from its neighbours, as a sender with
+/// offloads leaves it.
+fn tcp(payload: u16) -> Vec<u8> {
+    let mut frame = udp(B, A, 80, 54);
+    frame[16..18].copy_from_slice(&(40 + payload).to_be_bytes());
+    frame[23] = 6;
+    frame[38..42].copy_from_slice(&1000u32.to_be_bytes());
+    // ACK, PSH.
+    frame[46..48].copy_from_slice(&[0x50, 0x18]);
+    frame.extend((0..payload).map(|n| (n % 251) as u8));
+    frame
+}
+
+fn tso4(gso_size: u16) -> Offload {
+    Offload {
+        flags: Offload::NEEDS_CSUM,
+        gso_type: 1,
+        hdr_len: 54,
+        gso_size,
+        csum_start: 34,
+        csum_offset: 16,
+    }
+}
+
+#[test]
+fn a_long_tcp_frame_is_segmented_for_a_receiver_that_does_not_take_it_whole() {
+    let rules = vec![("in_port=1", vec![Op::Output(2)])];
+    let mut b = bench_with(vec![PortVlan::default(); 2], Accepts::default(), rules);
+    // More segments than fit a burst, or the worker's buffers, at once.
+    let whole = tcp(60_000);
+    b.send(1, udp(B, A, 7, 60));
+    b.wires[0].send(WireFrame { bytes: whole.clone(), offload: tso4(1000) });
+    b.send(1, udp(B, A, 8, 60));
+    b.run();
+    let frames: Vec<_> = std::iter::from_fn(|| b.wires[1].receive()).collect();
+    assert_eq!(frames.len(), 62);
+    assert_eq!(frames[0].bytes, udp(B, A, 7, 60), "order is kept around it");
+    assert_eq!(frames[61].bytes, udp(B, A, 8, 60));
+    let mut carried: Vec<u8> = vec![];
+    for (n, segment) in frames[1..61].iter().enumerate() {
+        assert!(segment.offload.is_plain());
+        assert_eq!(segment.bytes.len(), 1054);
+        assert_eq!(segment.bytes[..16], whole[..16]);
+        assert_eq!(segment.bytes[38..42], (1000 + carried.len() as u32).to_be_bytes());
+        assert_eq!(segment.bytes[47], if n == 59 { 0x18 } else { 0x10 }, "PSH in the last only");
+        let pseudo = headers::checksum::Sum::default().pseudo_header(&segment.bytes[26..34], 6, 1020);
+        assert_eq!(pseudo.bytes(&segment.bytes[34..]).finish(), 0);
+        carried.extend(&segment.bytes[54..]);
+    }
+    assert_eq!(carried, whole[54..]);
+    assert_eq!(b.counters[0].copies.get(), 59);
+}
+
+#[test]
+fn a_long_tcp_frame_passes_unchanged_to_a_receiver_that_takes_it_whole() {
+    let rules = vec![("in_port=1", vec![Op::Output(2)])];
+    let accepts = Accepts { partial_checksum: true, tso4: true, ..Accepts::default() };
+    let mut b = bench_with(vec![PortVlan::default(); 2], accepts, rules);
+    let sent = WireFrame { bytes: tcp(60_000), offload: tso4(1000) };
+    b.wires[0].send(sent.clone());
+    b.run();
+    let seen = b.wires[1].receive().expect("the frame");
+    assert_eq!((seen.bytes, seen.offload), (sent.bytes, sent.offload));
+    assert!(b.wires[1].receive().is_none());
+    assert_eq!(b.counters[0].copies.get(), 0);
+}
+
+#[test]
+fn a_segmentation_that_cannot_be_done_costs_that_frame_only() {
+    let rules = vec![("in_port=1", vec![Op::Output(2)])];
+    let mut b = bench_with(vec![PortVlan::default(); 2], Accepts::default(), rules);
+    let no_tcp = WireFrame { bytes: udp(B, A, 1, 4000), offload: tso4(1000) };
+    let elsewhere = WireFrame { bytes: tcp(4000), offload: Offload { csum_start: 50, ..tso4(1000) } };
+    let single_bytes = WireFrame { bytes: tcp(4000), offload: tso4(1) };
+    let too_long = WireFrame { bytes: tcp(4000), offload: tso4(1469) };
+    for frame in [no_tcp, elsewhere, single_bytes, too_long] {
+        b.wires[0].send(frame);
+    }
+    b.send(1, udp(B, A, 7, 60));
+    b.run();
+    assert_eq!(b.seen(2), [udp(B, A, 7, 60)]);
+    assert_eq!(b.drops(2, DropReason::BadOffload), 3);
+    assert_eq!(b.drops(2, DropReason::TooLong), 1);
+}
+
+#[test]
+fn a_flow_that_differs_only_where_no_rule_looked_is_decided_by_a_megaflow() {
+    let rules = vec![("tp_dst=80", vec![Op::Output(2)]), ("tp_src=5", vec![Op::Output(3)])];
+    let mut b = bench(3, rules);
+    let from = |tp_src: u8, tp_dst| {
+        let mut frame = udp(B, A, tp_dst, 60);
+        frame[35] = tp_src;
+        frame
+    };
+    for tp_src in [4, 5, 6] {
+        b.send(1, from(tp_src, 80));
+    }
+    // Here the second rule looked.
+    for tp_src in [5, 6] {
+        b.send(1, from(tp_src, 81));
+    }
+    b.run();
+    assert_eq!(b.seen(2), [from(4, 80), from(5, 80), from(6, 80)]);
+    assert_eq!(b.seen(3), [from(5, 81)]);
+    assert_eq!(b.drops(1, DropReason::NoRule), 1);
+    assert_eq!((b.stats.misses.get(), b.stats.megaflow_hits.get(), b.stats.exact_hits.get()), (3, 2, 0));
 }
