@@ -8,6 +8,11 @@ use std::time::{Duration, Instant};
 use control::GuestRow;
 use guest_host::{GenerateRole, GuestConfig, HostRole, Ping, Progress, Report, Role, SocketMode};
 
+/// Whether a guest sends on its own account: it is started after those that only answer, and ended before.
+pub(crate) fn sends(guest: &switch_config::Guest) -> bool {
+    matches!(guest.role, switch_config::Role::Generate(_) | switch_config::Role::Host(_))
+}
+
 /// Running guests, a thread each.
 pub(crate) struct Guests(Vec<Guest>);
 
@@ -20,12 +25,24 @@ struct Guest {
 }
 
 impl Guests {
-    /// Starts them.
+    /// None.
+    pub fn none() -> Guests {
+        Guests(vec![])
+    }
+
+    /// Starts those among `configs` that `which` accepts.
     ///
     /// # Errors
     /// No threads.
-    pub fn start(configs: &[switch_config::Guest]) -> std::io::Result<Guests> {
-        configs.iter().map(start).collect::<Result<_, _>>().map(Guests)
+    pub fn start(
+        &mut self,
+        configs: &[switch_config::Guest],
+        which: impl Fn(&switch_config::Guest) -> bool,
+    ) -> std::io::Result<()> {
+        for config in configs.iter().filter(|config| which(config)) {
+            self.0.push(start(config)?);
+        }
+        Ok(())
     }
 
     /// Ends them, those that send first, so that what is under way still arrives; returns what each did. Those that
@@ -111,6 +128,7 @@ pub fn guest_config(config: &switch_config::Guest) -> GuestConfig {
         switch_config::Role::Host(host) => Role::Host(HostRole {
             ping: host.ping.iter().map(|&(target, interval)| Ping { target, interval }).collect(),
             stream_to: host.stream_to,
+            gateway: host.gateway,
             ..HostRole::new(host.address.addr, host.address.prefix)
         }),
         switch_config::Role::Reflect => Role::Reflect,
@@ -124,7 +142,8 @@ pub fn guest_config(config: &switch_config::Guest) -> GuestConfig {
                 },
                 size: generate.size.get(),
                 flows: generate.flows.get(),
-                ..default
+                window: generate.window.map(|window| window.get()),
+                ip: generate.ip,
             })
         }
         switch_config::Role::Sink => Role::Sink,
@@ -132,6 +151,8 @@ pub fn guest_config(config: &switch_config::Guest) -> GuestConfig {
     GuestConfig {
         mac: config.mac.bytes(),
         packed: config.packed,
+        ring_size: config.ring_size.get(),
+        offloads: config.offloads,
         queue_pairs: config.queues.get(),
         mtu: config.mtu.get(),
         ..GuestConfig::new(config.name.as_str(), config.socket.as_path(), mode, role)

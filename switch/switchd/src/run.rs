@@ -13,13 +13,16 @@ use switch_config::Config;
 use tokio::signal::unix::{SignalKind, signal};
 use worker::{FaultReport, FaultSink};
 
-use crate::guests::Guests;
+use crate::guests::{Guests, sends};
 use crate::switch::{Switch, reconfigure};
 
 /// How long a switch that ends on its own waits for its guests to drain.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long one that was told to end does: it must be gone within a second.
 const PATIENCE_WHEN_TOLD: Duration = Duration::from_millis(400);
+
+/// How long guests that send are held back for those that answer.
+const GUESTS_START: Duration = Duration::from_secs(3);
 
 /// Called twice a second with everything the switch counts.
 pub type OnTick = Box<dyn FnMut(&Snapshot)>;
@@ -71,7 +74,11 @@ async fn live(config: Config, mut options: RunOptions) -> anyhow::Result<Summary
             tracing::error!(%error, "the control socket is dead");
         }
     });
-    let guests = Guests::start(&switch.borrow().config.guests).context("guests")?;
+    let guest_configs = switch.borrow().config.guests.clone();
+    let mut guests = Guests::none();
+    guests.start(&guest_configs, |guest| !sends(guest)).context("guests")?;
+    answering(&switch, &guest_configs).await;
+    guests.start(&guest_configs, sends).context("guests")?;
     tracing::info!(
         pid = std::process::id(),
         socket = %switch.borrow().config.control.socket.as_path().display(),
@@ -127,6 +134,15 @@ async fn live(config: Config, mut options: RunOptions) -> anyhow::Result<Summary
     }
     plane.borrow_mut().stop();
     Ok(summary)
+}
+
+/// Waits, not long, until the guests that only answer can be reached: what is sent to them before is lost.
+async fn answering(switch: &Rc<RefCell<Switch>>, guests: &[switch_config::Guest]) {
+    let deadline = Instant::now() + GUESTS_START;
+    let sockets: Vec<_> = guests.iter().filter(|guest| !sends(guest)).map(|guest| &guest.socket).collect();
+    while !switch.borrow().are_up(&sockets) && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// Reads the file again and puts it into force.

@@ -26,6 +26,17 @@ impl Switch {
         }
     }
 
+    /// Whether the vhost-user ports with these sockets have running rings.
+    pub fn are_up(&self, sockets: &[&switch_config::SocketPath]) -> bool {
+        let up = |port: &RunningPort| match (&port.config.driver, &port.driver) {
+            (switch_config::Driver::VhostUser(vhost), RunningDriver::VhostUser { state, .. }) => {
+                !sockets.contains(&&vhost.socket) || state.borrow().phase == Phase::Running
+            }
+            _ => true,
+        };
+        self.ports.values().all(up)
+    }
+
     pub fn bridge_rows(&self) -> Vec<BridgeRow> {
         let ports = |name: &switch_config::BridgeName| self.config.ports.iter().filter(|port| port.bridge == *name).count() as u64;
         let row = |b: &crate::bridges::Bridge| BridgeRow {
