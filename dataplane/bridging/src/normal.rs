@@ -189,7 +189,7 @@ impl NormalMemo {
         now_secs: u32,
     ) -> Forward {
         let mixed = (eth.first ^ eth.second.rotate_left(23)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let slot = &mut self.entries[(mixed >> 58) as usize ^ usize::from(in_port.0) % MEMO_ENTRIES];
+        let slot = &mut self.entries[(mixed >> 58) as usize ^ (usize::from(in_port.0) % MEMO_ENTRIES)];
         let same = slot.eth == eth && slot.in_port == in_port;
         if same && slot.generation == generation && slot.now_secs == now_secs {
             return slot.forward;

@@ -300,8 +300,7 @@ impl Engine {
         }
         act.stamp(Stage::Lookup);
         let generation = bridge.fdb.generation();
-        for i in 0..frames {
-            let decision = decisions[i];
+        for (i, &decision) in decisions[..frames].iter().enumerate() {
             match cache.hit(decision, 1, burst.frame_len(i) as u64) {
                 Kind::Output(to) if to != from.port => act.push(plane, burst, to, i, from),
                 Kind::Output(_) => from.counters.dropped(DropReason::Hairpin, 1),

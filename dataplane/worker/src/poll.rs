@@ -135,11 +135,12 @@ impl Worker {
             let end = cycles::now();
             if moved > 0 {
                 last_frame = end;
-            } else if let Idle::Sleep { after_us } = self.idle {
-                if end.saturating_sub(last_frame) > after_us * self.clock.hz() / 1_000_000 && self.sleep() {
-                    last_frame = cycles::now();
-                    self.stats.idle_cycles.add(last_frame.saturating_sub(end));
-                }
+            } else if let Idle::Sleep { after_us } = self.idle
+                && end.saturating_sub(last_frame) > after_us * self.clock.hz() / 1_000_000
+                && self.sleep()
+            {
+                last_frame = cycles::now();
+                self.stats.idle_cycles.add(last_frame.saturating_sub(end));
             }
             now = cycles::now();
         }

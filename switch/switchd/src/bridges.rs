@@ -37,7 +37,8 @@ impl Bridge {
 
 /// The rule of a bridge for which the file has none.
 pub(crate) fn normal_rule() -> FlowSpec {
-    flow_text::parse_add("priority=0,actions=normal", &flow_text::NoPorts).expect("a rule of ours is well-formed")
+    flow_text::parse_add("priority=0,actions=normal", &flow_text::NoPorts)
+        .expect("a rule of ours is well-formed")
 }
 
 /// The rules that a file gives a bridge.
@@ -54,9 +55,8 @@ pub(crate) fn file_rules(config: &switch_config::Config, bridge: &switch_config:
 
 /// What turns the rules of one file into those of another: rules that stay keep their counters.
 pub(crate) fn rule_changes(old: &[FlowSpec], new: &[FlowSpec]) -> Vec<FlowMod> {
-    let same_place = |a: &FlowSpec, b: &FlowSpec| {
-        a.table == b.table && a.priority == b.priority && a.match_ == b.match_
-    };
+    let same_place =
+        |a: &FlowSpec, b: &FlowSpec| a.table == b.table && a.priority == b.priority && a.match_ == b.match_;
     let gone = old.iter().filter(|&o| !new.iter().any(|n| same_place(o, n))).map(|rule| FlowMod::Delete {
         filter: flow_text::FlowFilter {
             table: Some(rule.table),

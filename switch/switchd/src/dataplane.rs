@@ -11,8 +11,8 @@ use bridging::{BridgePorts, Fdb};
 use packet::HugePages;
 use port::{PortCounters, PortId, RxQueue, TxQueue};
 use worker::{
-    BridgePlane, CacheSizes, Clock, Command, Done, FaultSink, Idle, Mailbox, Plane, PortPlane, PuntQueue, Rules,
-    RxSlot, TxPort, Worker, WorkerConfig, WorkerStats,
+    BridgePlane, CacheSizes, Clock, Command, Done, FaultSink, Idle, Mailbox, Plane, PortPlane, PuntQueue,
+    Rules, RxSlot, TxPort, Worker, WorkerConfig, WorkerStats,
 };
 
 /// How the workers are made.
@@ -84,7 +84,11 @@ impl Dataplane {
     ///
     /// # Errors
     /// No memory or huge pages, no threads, a core the process may not use.
-    pub fn start(setup: &WorkersSetup, punts: &Arc<PuntQueue>, faults: &FaultSink) -> std::io::Result<Dataplane> {
+    pub fn start(
+        setup: &WorkersSetup,
+        punts: &Arc<PuntQueue>,
+        faults: &FaultSink,
+    ) -> std::io::Result<Dataplane> {
         let clock = Clock::start();
         let mut workers = Vec::new();
         let mut huge_pages = true;
@@ -217,7 +221,8 @@ impl Dataplane {
     /// Gives a receive queue to a worker.
     pub fn attach_rx(&mut self, id: PortId, queue_index: u16, queue: Box<dyn RxQueue>) {
         let Some(port) = self.ports.get_mut(&id) else { return };
-        let fewest = (0..self.workers.len()).min_by_key(|&w| self.workers[w].queues).expect("there is a worker");
+        let fewest =
+            (0..self.workers.len()).min_by_key(|&w| self.workers[w].queues).expect("there is a worker");
         let worker = *port.placement.get(&queue_index).unwrap_or(&fewest);
         port.rx.insert(queue_index, worker);
         self.workers[worker].queues += 1;

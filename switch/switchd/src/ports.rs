@@ -57,12 +57,10 @@ impl RunningPort {
             Driver::VhostUser(vhost) => start_vhost_user(id, config, vhost, plane),
             Driver::Tap(tap) => start_tap(id, config, tap, plane),
             Driver::Pcap(pcap) => start_pcap(id, config, pcap, plane),
-            Driver::Null => {
-                NullRx::new().map_err(anyhow::Error::from).map(|rx| {
-                    attach(plane, id, 0, Box::new(rx), Box::new(NullTx));
-                    RunningDriver::Null
-                })
-            }
+            Driver::Null => NullRx::new().map_err(anyhow::Error::from).map(|rx| {
+                attach(plane, id, 0, Box::new(rx), Box::new(NullTx));
+                RunningDriver::Null
+            }),
             Driver::Loop => {
                 pcap_port::loop_queues(LOOP_FRAMES).map_err(anyhow::Error::from).map(|(rx, tx)| {
                     attach(plane, id, 0, Box::new(rx), Box::new(tx));
@@ -109,7 +107,13 @@ impl RunningPort {
     }
 
     /// What a worker found broken.
-    pub fn queue_fault(&mut self, queue: u16, receiving: bool, fault: QueueFault, plane: &Rc<RefCell<Dataplane>>) {
+    pub fn queue_fault(
+        &mut self,
+        queue: u16,
+        receiving: bool,
+        fault: QueueFault,
+        plane: &Rc<RefCell<Dataplane>>,
+    ) {
         let direction = if receiving { Direction::Rx } else { Direction::Tx };
         tracing::warn!(port = %self.config.name, queue, %direction, %fault, "queue stopped");
         if let RunningDriver::VhostUser { control, .. } = &self.driver {

@@ -74,6 +74,14 @@ async fn live(config: Config, mut options: RunOptions) -> anyhow::Result<Summary
             tracing::error!(%error, "the control socket is dead");
         }
     });
+    let metrics_address = switch.borrow().config.control.prometheus;
+    if let Some(address) = metrics_address {
+        let listener = tokio::net::TcpListener::bind(address)
+            .await
+            .with_context(|| format!("control.prometheus: can't listen at {address}"))?;
+        let shown = switch.clone();
+        tokio::task::spawn_local(control::metrics::serve(listener, move || shown.borrow().snapshot()));
+    }
     let guest_configs = switch.borrow().config.guests.clone();
     let mut guests = Guests::none();
     guests.start(&guest_configs, |guest| !sends(guest)).context("guests")?;
@@ -120,7 +128,12 @@ async fn live(config: Config, mut options: RunOptions) -> anyhow::Result<Summary
     let summary = {
         let this = switch.borrow();
         let snapshot = this.snapshot();
-        Summary { seconds: started.elapsed().as_secs_f64(), ports: snapshot.ports, workers: snapshot.workers, guests }
+        Summary {
+            seconds: started.elapsed().as_secs_f64(),
+            ports: snapshot.ports,
+            workers: snapshot.workers,
+            guests,
+        }
     };
     server.abort();
     // The socket's file goes with the task.
@@ -148,7 +161,8 @@ async fn answering(switch: &Rc<RefCell<Switch>>, guests: &[switch_config::Guest]
 /// Reads the file again and puts it into force.
 async fn reload(switch: &Rc<RefCell<Switch>>) -> anyhow::Result<Vec<String>> {
     let path = switch.borrow().path.clone();
-    let new = switch_config::load(&path, &switch_config::this_machine())?;
+    let context = switch_config::this_machine().after(&switch.borrow().config);
+    let new = switch_config::load(&path, &context)?;
     reconfigure(switch, new).await
 }
 
@@ -192,7 +206,8 @@ impl control::Handler for Handler {
             }
             Request::PortAdd { port } => {
                 let text = format!("{}\n[[port]]\n{port}\n", switch_config::print(&this().config));
-                let new = switch_config::parse(&text, &switch_config::this_machine())
+                let context = switch_config::this_machine().after(&this().config);
+                let new = switch_config::parse(&text, &context)
                     .map_err(|errors| Refusal::new(RefusalKind::Invalid, errors.to_string()))?;
                 self.reconfigure(new).await?
             }
@@ -206,7 +221,8 @@ impl control::Handler for Handler {
                 if let Some(flow) = new.flows.iter().find(|flow| {
                     flow_text::parse_add(&flow.text, &switch_config::PortNumbers(&new.ports)).is_err()
                 }) {
-                    let what = format!("the flow `{}` of the file names port {name}: remove it first", flow.text);
+                    let what =
+                        format!("the flow `{}` of the file names port {name}: remove it first", flow.text);
                     return Err(Refusal::new(RefusalKind::Invalid, what));
                 }
                 self.reconfigure(new).await?
@@ -230,7 +246,10 @@ impl Handler {
         let names: Vec<&str> = this.bridges.iter().map(|b| b.config.name.as_str()).collect();
         match name {
             Some(name) => names.iter().position(|n| *n == name).ok_or_else(|| {
-                Refusal::new(RefusalKind::NotFound, format!("there is no bridge {name}; there are: {}", names.join(", ")))
+                Refusal::new(
+                    RefusalKind::NotFound,
+                    format!("there is no bridge {name}; there are: {}", names.join(", ")),
+                )
             }),
             None if names.len() == 1 => Ok(0),
             None => {

@@ -38,7 +38,9 @@ impl Switch {
     }
 
     pub fn bridge_rows(&self) -> Vec<BridgeRow> {
-        let ports = |name: &switch_config::BridgeName| self.config.ports.iter().filter(|port| port.bridge == *name).count() as u64;
+        let ports = |name: &switch_config::BridgeName| {
+            self.config.ports.iter().filter(|port| port.bridge == *name).count() as u64
+        };
         let row = |b: &crate::bridges::Bridge| BridgeRow {
             name: b.config.name.as_str().to_owned(),
             ports: ports(&b.config.name),
@@ -88,7 +90,8 @@ impl Switch {
     /// What the peer of a port can use up.
     fn limits(&self, port: &RunningPort) -> Vec<LimitRow> {
         let mut limits = vec![];
-        let limit = |name: &str, used: Option<u64>, limit: u64| LimitRow { name: name.to_owned(), used, limit };
+        let limit =
+            |name: &str, used: Option<u64>, limit: u64| LimitRow { name: name.to_owned(), used, limit };
         if let Some(bridge) = self.bridges.iter().find(|b| b.config.name == port.config.bridge) {
             let learned = u64::from(bridge.fdb.learned_on(port.id));
             limits.push(limit("macs", Some(learned), u64::from(bridge.config.mac_limit_per_port)));
@@ -164,7 +167,9 @@ impl Switch {
                 queues.entry(core).or_default().push(format!("{}/{queue}", port.config.name));
             }
         }
-        let rows = plane.workers().map(|(core, s)| worker_row(core, s, hz, queues.remove(&core).unwrap_or_default()));
+        let rows = plane
+            .workers()
+            .map(|(core, s)| worker_row(core, s, hz, queues.remove(&core).unwrap_or_default()));
         rows.collect()
     }
 
@@ -223,7 +228,8 @@ fn worker_row(core: usize, s: &WorkerStats, hz: u64, queues: Vec<String>) -> Wor
         let bounds = limits.iter().map(|&l| Some(l)).chain([None]);
         bounds.zip(counts).map(|(up_to, count)| Bucket { up_to, count: count.get() }).collect()
     };
-    let stage = |stage: Stage| StageRow { name: stage.name().to_owned(), cycles: s.stages[stage as usize].get() };
+    let stage =
+        |stage: Stage| StageRow { name: stage.name().to_owned(), cycles: s.stages[stage as usize].get() };
     WorkerRow {
         core: core as u16,
         cycles_per_second: hz,

@@ -62,8 +62,9 @@ impl Switch {
             },
             buffers: config.memory.pool_buffers,
         };
-        let plane = Dataplane::start(&setup, &punts, faults)
-            .map_err(|error| anyhow::anyhow!("workers: {error} (huge pages are reserved with `sysctl vm.nr_hugepages=N`)"))?;
+        let plane = Dataplane::start(&setup, &punts, faults).map_err(|error| {
+            anyhow::anyhow!("workers: {error} (huge pages are reserved with `sysctl vm.nr_hugepages=N`)")
+        })?;
         let mut notices = vec![];
         if !plane.has_huge_pages() && setup.huge_pages == HugePages::Auto {
             notices.push(
@@ -199,7 +200,11 @@ impl Switch {
     ///
     /// # Errors
     /// The tables' refusal; nothing has changed then.
-    pub fn change_rules(&mut self, bridge: usize, change: FlowMod) -> Result<pipeline::Applied, pipeline::Refused> {
+    pub fn change_rules(
+        &mut self,
+        bridge: usize,
+        change: FlowMod,
+    ) -> Result<pipeline::Applied, pipeline::Refused> {
         // Counters of removed rules are shown no more, but idle time must be exact.
         self.plane.borrow().sync();
         let applied = self.bridges[bridge].tables.apply(&[change], now())?;
@@ -234,7 +239,8 @@ pub(crate) async fn reconfigure(switch: &Rc<RefCell<Switch>>, new: Config) -> an
         old.ports.iter().filter(|o| !new.ports.iter().any(|n| same_essence(o, n))).collect();
     let come: Vec<&switch_config::Port> =
         new.ports.iter().filter(|n| !old.ports.iter().any(|o| same_essence(o, n))).collect();
-    let replaces = |n: &switch_config::Port| gone.iter().any(|g| g.number == n.number || shares_resource(g, n));
+    let replaces =
+        |n: &switch_config::Port| gone.iter().any(|g| g.number == n.number || shares_resource(g, n));
     let (late, early): (Vec<_>, Vec<_>) = come.into_iter().partition(|n| replaces(n));
     // What can fail comes first: ports that are new. Bridges they name must be there.
     let mut widened = old.clone();
@@ -301,7 +307,11 @@ pub(crate) async fn reconfigure(switch: &Rc<RefCell<Switch>>, new: Config) -> an
 
 /// Whether a port can become the other while it runs.
 fn same_essence(a: &switch_config::Port, b: &switch_config::Port) -> bool {
-    a.name == b.name && a.number == b.number && a.driver == b.driver && a.queues == b.queues && a.placement == b.placement
+    a.name == b.name
+        && a.number == b.number
+        && a.driver == b.driver
+        && a.queues == b.queues
+        && a.placement == b.placement
 }
 
 /// Whether both need the same socket or device.
