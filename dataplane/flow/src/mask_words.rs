@@ -18,13 +18,13 @@ pub struct MaskWords {
     /// Places in a key, ascending.
     index: [u8; WORDS],
     mask: [u64; WORDS],
-    seeds: [u64; WORDS + 2],
+    seeds: &'static [u64; WORDS + 2],
 }
 
 impl MaskWords {
     /// Lists the words of `mask`.
     pub fn new(mask: &FlowMask) -> Self {
-        let mut words = Self { len: 0, index: [0; WORDS], mask: [0; WORDS], seeds: *SEEDS };
+        let mut words = Self { len: 0, index: [0; WORDS], mask: [0; WORDS], seeds: &SEEDS };
         for (index, &mask) in mask.0.iter().enumerate().filter(|(_, mask)| **mask != 0) {
             words.index[words.len] = index as u8;
             words.mask[words.len] = mask;

@@ -11,6 +11,7 @@
 //! from any fixed moment.
 
 mod evaluate;
+mod filter;
 mod rule;
 mod snapshot;
 mod stats;

@@ -2,14 +2,16 @@
 //!
 //! Rules are grouped by mask; in a group, the masked key is looked up by hash. Groups are probed by falling
 //! highest priority until no other can do better, so a look-up costs at most one probe per mask that the
-//! operator's rules have, whatever the frames. The groups' maps are hash tries whose nodes are shared between
+//! operator's rules have, whatever the frames; most of those that find nothing are over after a hash and one bit
+//! of a filter. The groups' maps are hash tries whose nodes are shared between
 //! versions: a change copies the few nodes on the way to one leaf, and a snapshot copies nothing.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use flow::{FlowKey, FlowMask, WORDS};
+use flow::{FlowKey, FlowMask, MaskWords};
 
+use crate::filter::Filter;
 use crate::rule::Rule;
 
 /// Bits of the hash that choose a branch.
@@ -62,51 +64,82 @@ impl Table {
 /// A table as snapshots keep it: a clone shares everything.
 #[derive(Clone, Default)]
 pub(crate) struct View {
+    groups: Arc<Groups>,
+}
+
+#[derive(Clone, Default)]
+struct Groups {
     /// By highest priority, falling.
-    groups: Arc<Vec<Arc<Group>>>,
+    list: Vec<Arc<Group>>,
+    /// For each of the list, the bits that it and those before it look at.
+    seen: Vec<FlowMask>,
 }
 
 impl View {
     /// Changes the group of this mask, whose highest priority is `highest` then; none removes it.
     fn change(&mut self, mask: &FlowMask, highest: Option<u16>, change: impl FnOnce(&mut Group)) {
         let groups = Arc::make_mut(&mut self.groups);
-        let old = groups.iter().position(|group| group.mask == *mask).map(|at| groups.remove(at));
-        let Some(highest) = highest else { return };
-        let mut group = old.unwrap_or_else(|| Arc::new(Group::new(*mask)));
-        let changed = Arc::make_mut(&mut group);
-        changed.highest = highest;
-        change(changed);
-        let at = groups.partition_point(|other| other.highest >= highest);
-        groups.insert(at, group);
+        let old = groups.list.iter().position(|group| group.mask == *mask);
+        if let (Some(at), Some(highest)) = (old, highest)
+            && groups.list[at].highest == highest
+        {
+            return change(Arc::make_mut(&mut groups.list[at]));
+        }
+        let old = old.map(|at| groups.list.remove(at));
+        if let Some(highest) = highest {
+            let mut group = old.unwrap_or_else(|| Arc::new(Group::new(*mask)));
+            let changed = Arc::make_mut(&mut group);
+            changed.highest = highest;
+            change(changed);
+            let at = groups.list.partition_point(|other| other.highest >= highest);
+            groups.list.insert(at, group);
+        }
+        groups.see();
     }
 
     /// The rule for this key; the bits looked at are added to `seen`. Of several of the same priority, any.
     pub fn find(&self, key: &FlowKey, seen: &mut FlowMask) -> Option<&Rule> {
         let mut best: Option<&Rule> = None;
-        for group in self.groups.iter() {
+        let mut probed = 0;
+        for group in &self.groups.list {
             if best.is_some_and(|best| best.spec.priority >= group.highest) {
                 break;
             }
-            seen.union(&group.mask);
+            probed += 1;
             if let Some(rule) = group.find(key)
                 && best.is_none_or(|best| best.spec.priority < rule.spec.priority)
             {
                 best = Some(rule);
             }
         }
+        if probed > 0 {
+            seen.union(&self.groups.seen[probed - 1]);
+        }
         best
+    }
+}
+
+impl Groups {
+    fn see(&mut self) {
+        let mut seen = FlowMask::default();
+        self.seen.clear();
+        self.seen.extend(self.list.iter().map(|group| {
+            seen.union(&group.mask);
+            seen
+        }));
     }
 }
 
 /// The rules of one mask.
 #[derive(Clone)]
 struct Group {
-    mask: FlowMask,
-    /// Words of the mask that aren't zero: the first `used` entries.
-    words: [u8; WORDS],
-    used: usize,
-    highest: u16,
+    words: MaskWords,
+    /// The hashes of its rules, and of some that are gone.
+    filter: Filter,
     root: Arc<Node>,
+    rules: usize,
+    highest: u16,
+    mask: FlowMask,
 }
 
 #[derive(Clone)]
@@ -124,26 +157,23 @@ struct Entry {
 
 impl Group {
     fn new(mask: FlowMask) -> Group {
-        let mut group =
-            Group { mask, words: [0; WORDS], used: 0, highest: 0, root: Arc::new(Node::Leaf(Vec::new())) };
-        for (word, _) in mask.0.iter().enumerate().filter(|(_, bits)| **bits != 0) {
-            group.words[group.used] = word as u8;
-            group.used += 1;
+        Group {
+            words: MaskWords::new(&mask),
+            filter: Filter::for_values(0),
+            root: empty(),
+            rules: 0,
+            highest: 0,
+            mask,
         }
-        group
     }
 
-    /// Only keys of the operator's rules are stored, so nobody else can make them collide.
-    fn hash(&self, key: &FlowKey) -> u64 {
-        self.words[..self.used].iter().fold(0x243f_6a88_85a3_08d3, |hash: u64, &word| {
-            let word = usize::from(word);
-            let product = u128::from(hash ^ key.0[word] & self.mask.0[word]) * 0x9e37_79b9_7f4a_7c15;
-            (product >> 64) as u64 ^ product as u64
-        })
-    }
-
+    #[inline]
     fn find(&self, key: &FlowKey) -> Option<&Rule> {
-        let hash = self.hash(key);
+        let hash = self.words.hash(key);
+        if self.filter.may_hold(hash) { self.find_hash(hash, key) } else { None }
+    }
+
+    fn find_hash(&self, hash: u64, key: &FlowKey) -> Option<&Rule> {
         let (mut node, mut rest) = (&self.root, hash);
         while let Node::Branch(children) = &**node {
             node = children[branch(rest)].as_ref()?;
@@ -155,13 +185,36 @@ impl Group {
     }
 
     fn insert(&mut self, rule: Arc<Rule>) {
-        let hash = self.hash(rule.spec.match_.key());
+        let hash = self.words.hash(rule.spec.match_.key());
         insert(&mut self.root, 0, Entry { hash, rule });
+        self.rules += 1;
+        self.filter.add(hash);
+        if self.filter.is_crowded() {
+            self.refilter();
+        }
     }
 
     fn remove(&mut self, rule: &Arc<Rule>) {
-        let hash = self.hash(rule.spec.match_.key());
+        let hash = self.words.hash(rule.spec.match_.key());
         remove(&mut self.root, hash, rule);
+        self.rules -= 1;
+        // Half of what the filter holds being gone pays for making it anew.
+        if self.filter.held() > 2 * self.rules + 16 {
+            self.refilter();
+        }
+    }
+
+    /// Makes the filter anew, with room for as many rules again.
+    fn refilter(&mut self) {
+        self.filter = Filter::for_values(2 * self.rules);
+        add_hashes(&self.root, &mut self.filter);
+    }
+}
+
+fn add_hashes(node: &Node, filter: &mut Filter) {
+    match node {
+        Node::Leaf(entries) => entries.iter().for_each(|entry| filter.add(entry.hash)),
+        Node::Branch(children) => children.iter().flatten().for_each(|child| add_hashes(child, filter)),
     }
 }
 
