@@ -1,0 +1,59 @@
+//! `ringway run`: the switch itself, with rates while it runs and a summary at its end.
+
+use control::Summary;
+use switchd::{OnTick, RunOptions};
+
+use crate::args::RunArgs;
+use crate::check::load_or_explain;
+use crate::failure::{Outcome, Verdict};
+use crate::show::PortRates;
+use crate::{live, output, table};
+
+/// Runs the switch until it ends, and prints what it did.
+pub fn run(args: &RunArgs) -> Outcome {
+    let Some(config) = load_or_explain(&args.file, &switch_config::this_machine()) else {
+        return Ok(Verdict::Bad);
+    };
+    let options = RunOptions {
+        path: args.file.clone(),
+        for_: args.for_,
+        on_tick: live::is_terminal().then(draw_rates),
+    };
+    let summary = switchd::run(config, options);
+    live::clear();
+    let summary = summary?;
+    if args.json { output::json(&summary) } else { output::text(&tables(&summary)) }
+}
+
+fn draw_rates() -> OnTick {
+    let mut rates = PortRates::default();
+    Box::new(move |snapshot| live::draw(&rates.table(&snapshot.ports)))
+}
+
+/// The summary for people.
+fn tables(summary: &Summary) -> String {
+    let mut text = format!("After {:.1} s:\n\n{}", summary.seconds, table::ports(&summary.ports));
+    text += &format!("\n{}", table::workers(&summary.workers));
+    if !summary.guests.is_empty() {
+        text += &format!("\n{}", table::guests(&summary.guests));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use control::{GuestRow, PortRow};
+
+    #[test]
+    fn the_summary_names_ports_drops_and_guests() {
+        let drops = [("no-buffer".to_owned(), 7)].into();
+        let port = PortRow { name: "vm0".into(), rx_frames: 1_234_567, drops, ..PortRow::default() };
+        let guest = GuestRow { name: "alice".into(), role: "host".into(), sent: 9, ..GuestRow::default() };
+        let summary = Summary { seconds: 2.0, ports: vec![port], guests: vec![guest], ..Summary::default() };
+        let text = tables(&summary);
+        for part in ["After 2.0 s", "vm0", "1,234,567", "no-buffer 7", "alice", "host"] {
+            assert!(text.contains(part), "{part} is not in:\n{text}");
+        }
+    }
+}
