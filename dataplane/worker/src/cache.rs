@@ -100,15 +100,22 @@ impl BridgeCache {
         }
     }
 
-    /// Adopts these rules; what was remembered of others is forgotten. True if it was.
+    /// Adopts these rules; what was remembered of others is forgotten as far as a change may concern it. True if
+    /// that is everything.
     pub fn adopt(&mut self, rules: &dyn Rules, ports: usize) -> bool {
         self.shortcuts.resize(ports.max(self.shortcuts.len()), Shortcut::Unknown);
         if self.version == rules.version() {
             return false;
         }
+        let changes = &mut self.changes;
+        let known = rules.changes_since(self.version, &mut |key, mask| changes.push(key, mask));
         self.version = rules.version();
         let mut fields = rules.fields();
         fields.add(Field::InPort, Field::InPort.full());
+        if known && self.exact.mask().contains(&fields) {
+            self.shortcuts.fill(Shortcut::Unknown);
+            return false;
+        }
         self.exact.rebuild(&fields);
         self.forget();
         true

@@ -118,8 +118,13 @@ pub trait Rules: Send + Sync {
     /// All bits that any rule looks at.
     fn fields(&self) -> FlowMask;
 
-    /// Changes whenever a verdict may: cached ones of another version are void.
+    /// Changes whenever a verdict may: cached ones of another version are void, but for what
+    /// [`changes_since`](Self::changes_since) says.
     fn version(&self) -> u64;
+
+    /// Calls `concern` for each change of rules since an earlier version, with bits that a frame must have on
+    /// arrival for its verdict to be another now. False when that isn't known: then any verdict may be.
+    fn changes_since(&self, version: u64, concern: &mut dyn FnMut(&FlowKey, &FlowMask)) -> bool;
 
     /// Credits frames to a rule that a verdict named.
     fn credit(&self, worker: usize, rule: u32, frames: u64, bytes: u64, now_secs: u32);

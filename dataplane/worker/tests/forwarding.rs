@@ -16,6 +16,8 @@ use worker::{
 struct ListRules {
     version: u64,
     rules: Vec<(FlowMask, FlowKey, Vec<Op>)>,
+    /// The changes since the version before; none for not known.
+    changes: Option<Vec<(FlowKey, FlowMask)>>,
     credited: Mutex<Vec<(u64, u64)>>,
 }
 
@@ -42,6 +44,12 @@ impl Rules for ListRules {
 
     fn version(&self) -> u64 {
         self.version
+    }
+
+    fn changes_since(&self, version: u64, concern: &mut dyn FnMut(&FlowKey, &FlowMask)) -> bool {
+        let Some(changes) = self.changes.as_ref().filter(|_| version + 1 == self.version) else { return false };
+        changes.iter().for_each(|(key, mask)| concern(key, mask));
+        true
     }
 
     fn credit(&self, _worker: usize, rule: u32, frames: u64, bytes: u64, _now: u32) {
@@ -135,7 +143,7 @@ fn list(version: u64, rules: Vec<(&str, Vec<Op>)>) -> ListRules {
         }
         (mask, key, ops)
     };
-    ListRules { version, rules: rules.into_iter().map(rule).collect(), credited }
+    ListRules { version, rules: rules.into_iter().map(rule).collect(), changes: None, credited }
 }
 
 impl Bench {
@@ -252,6 +260,32 @@ fn a_change_of_rules_is_in_force_when_it_is_answered() {
         assert_eq!(b.seen(port as usize).len(), 1, "round {round}");
         assert_eq!(b.seen(5 - port as usize).len(), 0, "round {round}");
     }
+}
+
+#[test]
+fn a_change_of_rules_leaves_flows_that_it_does_not_concern_in_the_caches() {
+    let rules = |version, port| {
+        list(version, vec![("tp_dst=80", vec![Op::Output(2)]), ("tp_dst=81", vec![Op::Output(port)])])
+    };
+    let mut b = bench(3, vec![]);
+    b.publish(Arc::new(rules(10, 2)));
+    let send_both = |b: &mut Bench| {
+        b.send(1, udp(B, A, 80, 60));
+        b.send(1, udp(B, A, 81, 60));
+        b.run();
+        (b.seen(2).len(), b.seen(3).len(), b.stats.misses.get(), b.stats.exact_hits.get())
+    };
+    assert_eq!(send_both(&mut b), (2, 0, 2, 0));
+    let mut changed = rules(11, 3);
+    let (mask, key, _) = changed.rules[1].clone();
+    changed.changes = Some(vec![(key, mask)]);
+    let flushes = b.stats.cache_flushes.get();
+    b.publish(Arc::new(changed));
+    assert_eq!(send_both(&mut b), (1, 1, 3, 1), "only the changed rule's flow is decided anew");
+    assert_eq!(b.stats.cache_flushes.get(), flushes);
+    b.publish(Arc::new(rules(20, 2)));
+    assert_eq!(send_both(&mut b), (2, 0, 5, 1), "nobody knows what changed");
+    assert_eq!(b.stats.cache_flushes.get(), flushes + 1);
 }
 
 #[test]

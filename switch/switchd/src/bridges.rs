@@ -76,6 +76,9 @@ pub(crate) fn now() -> Duration {
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
+/// Bits of a version that count a bridge's changes; those above say which bridge.
+const VERSION_BITS: u32 = 40;
+
 struct SnapshotRules {
     snapshot: Arc<Snapshot>,
     uid: u64,
@@ -105,7 +108,12 @@ impl Rules for SnapshotRules {
     }
 
     fn version(&self) -> u64 {
-        self.uid << 40 | self.snapshot.version()
+        self.uid << VERSION_BITS | self.snapshot.version()
+    }
+
+    fn changes_since(&self, version: u64, concern: &mut dyn FnMut(&FlowKey, &FlowMask)) -> bool {
+        let same_tables = version >> VERSION_BITS == self.uid;
+        same_tables && self.snapshot.changes_since(version & ((1 << VERSION_BITS) - 1), concern)
     }
 
     fn credit(&self, worker: usize, rule: u32, frames: u64, bytes: u64, now_secs: u32) {
