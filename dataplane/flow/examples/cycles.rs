@@ -1,26 +1,13 @@
-//! Prints what the look-ups of a frame cost, in cycles of the time stamp counter (nanoseconds on machines
-//! without one). A tool to tune with; the machine's noise is in it, so the least of many runs is shown.
+//! Prints what the look-ups of a frame cost, in ticks of [`packet::cycles`]. A tool to tune with; the machine's noise is in it, so the least of many runs is shown.
 //!
 //! `cargo run --release -p flow --example cycles`
 
 use std::hint::black_box;
 
-use flow::{Changes, ExactCache, Field, FlowMask, KeySlot, extract, extract_l2};
+use flow::{Changes, ExactCache, Field, FlowMask, KeySlot, Megaflows, extract, extract_l2};
+use packet::cycles::now;
 
 const BURST: usize = 32;
-
-#[cfg(target_arch = "x86_64")]
-#[expect(unsafe_code, reason = "reads the time stamp counter")]
-fn now() -> u64 {
-    // SAFETY: every x86-64 has the instruction, and it touches no memory.
-    unsafe { core::arch::x86_64::_rdtsc() }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn now() -> u64 {
-    static START: std::sync::LazyLock<std::time::Instant> = std::sync::LazyLock::new(std::time::Instant::now);
-    START.elapsed().as_nanos() as u64
-}
 
 /// Cycles per frame: the least over some runs of the mean over `bursts` bursts.
 fn measure(name: &str, bursts: usize, mut run: impl FnMut(usize)) {
@@ -154,8 +141,28 @@ fn exact_cache() {
     }
 }
 
+/// What a frame costs that all masks are tried for, in vain.
+fn megaflows() {
+    for masks in [1, 4, 16] {
+        let changes = Changes::new();
+        let mut megaflows = Megaflows::new(masks + 1, 1024);
+        for bits in 0..masks {
+            let mut mask = mask_of(&[Field::InPort, Field::EthType, Field::TpDst]);
+            mask.add(Field::Ipv4Dst, !0 << bits & 0xffff_ffff);
+            assert!(megaflows.insert(&mask, key_of(&tcp(1 << 20)).key(), 1, &changes));
+        }
+        let keys: Vec<KeySlot> = (0..BURST as u32).map(|flow| key_of(&tcp(flow))).collect();
+        measure(&format!("megaflow miss, {masks} masks"), 1000, |_| {
+            for key in &keys {
+                assert_eq!(black_box(megaflows.lookup(key.key(), &changes)), None);
+            }
+        });
+    }
+}
+
 fn main() {
     println!("{:<52} cycles per frame", "");
     extraction();
     exact_cache();
+    megaflows();
 }

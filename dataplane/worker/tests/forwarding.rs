@@ -47,7 +47,9 @@ impl Rules for ListRules {
     }
 
     fn changes_since(&self, version: u64, concern: &mut dyn FnMut(&FlowKey, &FlowMask)) -> bool {
-        let Some(changes) = self.changes.as_ref().filter(|_| version + 1 == self.version) else { return false };
+        let Some(changes) = self.changes.as_ref().filter(|_| version + 1 == self.version) else {
+            return false;
+        };
         changes.iter().for_each(|(key, mask)| concern(key, mask));
         true
     }
