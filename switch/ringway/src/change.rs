@@ -3,7 +3,7 @@
 use control::{Answer, Client, Request};
 
 use crate::args::{FlowArgs, FlowChange, PortArgs, PortChange, SwitchArgs};
-use crate::failure::{Outcome, Verdict};
+use crate::failure::Outcome;
 use crate::output;
 
 /// Connects to the switch that the arguments mean.
@@ -59,7 +59,6 @@ fn change(switch: &SwitchArgs, request: Request) -> Outcome {
         }
         _ => Err(unexpected()),
     }
-    .map(|_: Verdict| Verdict::Good)
 }
 
 /// The keys of a `[[port]]`, one a line.

@@ -32,7 +32,8 @@ fn draw_rates() -> OnTick {
 
 /// The summary for people.
 fn tables(summary: &Summary) -> String {
-    let mut text = format!("After {:.1} s:\n\n{}", summary.seconds, table::ports(&summary.ports));
+    let mut text =
+        format!("After {:.1} s:\n\n{}", summary.seconds, table::port_totals(&summary.ports, summary.seconds));
     text += &format!("\n{}", table::workers(&summary.workers));
     if !summary.guests.is_empty() {
         text += &format!("\n{}", table::guests(&summary.guests));
@@ -48,11 +49,17 @@ mod tests {
     #[test]
     fn the_summary_names_ports_drops_and_guests() {
         let drops = [("no-buffer".to_owned(), 7)].into();
-        let port = PortRow { name: "vm0".into(), rx_frames: 1_234_567, drops, ..PortRow::default() };
+        let port = PortRow {
+            name: "vm0".into(),
+            rx_frames: 1_234_567,
+            rx_bytes: 1_000_000,
+            drops,
+            ..PortRow::default()
+        };
         let guest = GuestRow { name: "alice".into(), role: "host".into(), sent: 9, ..GuestRow::default() };
         let summary = Summary { seconds: 2.0, ports: vec![port], guests: vec![guest], ..Summary::default() };
         let text = tables(&summary);
-        for part in ["After 2.0 s", "vm0", "1,234,567", "no-buffer 7", "alice", "host"] {
+        for part in ["After 2.0 s", "vm0", "1,234,567", "4.00 M", "no-buffer 7", "alice", "host"] {
             assert!(text.contains(part), "{part} is not in:\n{text}");
         }
     }

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use clap::CommandFactory;
 use clap::error::ErrorKind;
 use control::{Answer, Client, PortRow, Request};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::args::{Cli, OnOff, ShowArgs, What};
 use crate::change::{connect, unexpected};
-use crate::failure::{Outcome, Verdict};
+use crate::failure::Outcome;
 use crate::{output, table};
 
 /// How often `--watch` asks.
@@ -29,7 +29,7 @@ pub fn show(args: &ShowArgs) -> Outcome {
     }
     if !args.watch {
         let answer = client.call(request(args))?;
-        return if args.json { print_json(answer, output::json) } else { output::text(&text(answer, args)?) };
+        return if args.json { output::json(&Rows(&answer)) } else { output::text(&text(answer, args)?) };
     }
     watch(&mut client, args)
 }
@@ -70,7 +70,7 @@ fn watch(client: &mut Client, args: &ShowArgs) -> Outcome {
     loop {
         let answer = client.call(request(args))?;
         if args.json {
-            print_json(answer, output::json_line)?;
+            output::json_line(&Rows(&answer))?;
         } else {
             let text = match &answer {
                 Answer::Ports(rows) => rates.table(rows),
@@ -83,23 +83,24 @@ fn watch(client: &mut Client, args: &ShowArgs) -> Outcome {
     }
 }
 
-/// Prints the rows as such: the name of the answer says nothing that wasn't asked.
-fn print_json(answer: Answer, print: fn(&serde_json::Value) -> Outcome) -> Outcome {
-    fn value(rows: &impl Serialize) -> anyhow::Result<serde_json::Value> {
-        Ok(serde_json::to_value(rows)?)
+/// An answer without its name, which says nothing that wasn't asked.
+struct Rows<'a>(&'a Answer);
+
+impl Serialize for Rows<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Answer::Status(status) => status.serialize(serializer),
+            Answer::Ports(rows) => rows.serialize(serializer),
+            Answer::Flows(rows) => rows.serialize(serializer),
+            Answer::Fdb(rows) => rows.serialize(serializer),
+            Answer::Workers(rows) => rows.serialize(serializer),
+            Answer::Caches(rows) => rows.serialize(serializer),
+            Answer::Config(config) => config.serialize(serializer),
+            Answer::Controller(rows) => rows.serialize(serializer),
+            Answer::Snapshot(snapshot) => snapshot.serialize(serializer),
+            Answer::Changed(lines) => lines.serialize(serializer),
+        }
     }
-    print(&match &answer {
-        Answer::Status(status) => value(status),
-        Answer::Ports(rows) => value(rows),
-        Answer::Flows(rows) => value(rows),
-        Answer::Fdb(rows) => value(rows),
-        Answer::Workers(rows) => value(rows),
-        Answer::Caches(rows) => value(rows),
-        Answer::Config(config) => value(config),
-        Answer::Controller(rows) => value(rows),
-        Answer::Snapshot(_) | Answer::Changed(_) => Err(unexpected()),
-    }?)
-    .map(|_: Verdict| Verdict::Good)
 }
 
 fn text(answer: Answer, args: &ShowArgs) -> anyhow::Result<String> {

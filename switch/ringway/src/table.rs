@@ -78,6 +78,35 @@ pub fn ports(rows: &[PortRow]) -> String {
     }))
 }
 
+/// Ports with what passed them in a run of so many seconds.
+pub fn port_totals(rows: &[PortRow], seconds: f64) -> String {
+    let table = Table::new([
+        ("PORT", Left),
+        ("DRIVER", Left),
+        ("RX FRAMES", Right),
+        ("RX BYTES", Right),
+        ("RX BIT/S", Right),
+        ("TX FRAMES", Right),
+        ("TX BYTES", Right),
+        ("TX BIT/S", Right),
+        ("DROPPED", Left),
+    ]);
+    let mean = |bytes: u64| if seconds > 0.0 { si(8.0 * bytes as f64 / seconds) } else { "-".to_owned() };
+    table.with(rows.iter().map(|row| {
+        [
+            row.name.clone(),
+            row.driver.clone(),
+            count(row.rx_frames),
+            count(row.rx_bytes),
+            mean(row.rx_bytes),
+            count(row.tx_frames),
+            count(row.tx_bytes),
+            mean(row.tx_bytes),
+            drops(row),
+        ]
+    }))
+}
+
 /// Ports with what passes them now; `rates` are theirs, one each.
 pub fn port_rates(rows: &[PortRow], rates: &[Rate]) -> String {
     let table = Table::new([

@@ -147,6 +147,25 @@ fn a_wrong_file_does_not_run() {
 }
 
 #[test]
+fn a_run_ends_with_one_object_and_removes_its_socket() {
+    let files = Files::new();
+    let socket = files.path("ctl.sock");
+    let file = files.with("a.toml", &format!("[control]\nsocket = '{}'\n{GOOD}", socket.display()));
+    let output = ringway(&["run", &file, "--for", "0.3", "--json"]);
+    assert_eq!(code(&output), Some(0), "{}", stderr(&output));
+    let summary: Value = serde_json::from_str(&stdout(&output)).expect("one JSON object and nothing else");
+    let port = &summary["ports"][0];
+    assert_eq!((&port["name"], &port["driver"], &port["drops"]), (&json!("n0"), &json!("null"), &json!({})));
+    assert!(summary["workers"][0]["idle_cycles"].as_u64() > Some(0), "{summary}");
+    assert_eq!(summary["guests"], json!([]));
+    assert!(!socket.exists());
+
+    let output = ringway(&["run", &file, "--for", "0.1", "-qqq"]);
+    assert!(stdout(&output).contains("\nPORT"), "{}", stdout(&output));
+    assert_eq!(stderr(&output), "", "no log lines, and nothing drawn without a terminal");
+}
+
+#[test]
 fn shown_rows_are_an_array() {
     let files = Files::new();
     let socket = files.path("ctl.sock");
