@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{Cli, GuestArgs, GuestMode};
 use crate::failure::Outcome;
-use crate::{live, output, table};
+use crate::{live, output, report};
 
 /// Between two pings unless told.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
@@ -24,10 +24,10 @@ pub fn guest(args: &GuestArgs) -> Outcome {
         Err(message) => Cli::command().error(ErrorKind::ArgumentConflict, message).exit(),
     };
     let stop = stop_on_signals()?;
-    let report = guest_host::run(&config, &stop, |progress| live::draw(&table::progress(progress)));
+    let report = guest_host::run(&config, &stop, |progress| live::draw(&report::progress(progress)));
     live::clear();
     let report = report?;
-    if args.json { output::json(&report) } else { output::text(&table::report(&report)) }
+    if args.json { output::json(&report) } else { output::text(&report::report(&report)) }
 }
 
 /// A flag that SIGINT and SIGTERM set.

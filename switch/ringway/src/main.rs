@@ -11,9 +11,9 @@ mod guest;
 mod live;
 mod logging;
 mod output;
+mod report;
 mod run;
 mod show;
-mod table;
 
 use std::process::ExitCode;
 

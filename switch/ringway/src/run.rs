@@ -1,13 +1,13 @@
 //! `ringway run`: the switch itself, with rates while it runs and a summary at its end.
 
-use control::Summary;
+use control::{Summary, table};
 use switchd::{OnTick, RunOptions};
 
 use crate::args::RunArgs;
 use crate::check::load_or_explain;
 use crate::failure::{Outcome, Verdict};
 use crate::show::PortRates;
-use crate::{live, output, table};
+use crate::{live, output};
 
 /// Runs the switch until it ends, and prints what it did.
 pub fn run(args: &RunArgs) -> Outcome {
@@ -32,13 +32,8 @@ fn draw_rates() -> OnTick {
 
 /// The summary for people.
 fn tables(summary: &Summary) -> String {
-    let mut text =
-        format!("After {:.1} s:\n\n{}", summary.seconds, table::port_totals(&summary.ports, summary.seconds));
-    text += &format!("\n{}", table::workers(&summary.workers));
-    if !summary.guests.is_empty() {
-        text += &format!("\n{}", table::guests(&summary.guests));
-    }
-    text
+    let means = table::port_rates(&[], &summary.ports, summary.seconds);
+    format!("{summary}\nper second, over the whole run:\n{means}")
 }
 
 #[cfg(test)]
@@ -47,7 +42,7 @@ mod tests {
     use control::{GuestRow, PortRow};
 
     #[test]
-    fn the_summary_names_ports_drops_and_guests() {
+    fn the_summary_names_ports_drops_guests_and_throughput() {
         let drops = [("no-buffer".to_owned(), 7)].into();
         let port = PortRow {
             name: "vm0".into(),
@@ -59,7 +54,7 @@ mod tests {
         let guest = GuestRow { name: "alice".into(), role: "host".into(), sent: 9, ..GuestRow::default() };
         let summary = Summary { seconds: 2.0, ports: vec![port], guests: vec![guest], ..Summary::default() };
         let text = tables(&summary);
-        for part in ["After 2.0 s", "vm0", "1,234,567", "4.00 M", "no-buffer 7", "alice", "host"] {
+        for part in ["vm0", "1 234 567", "4.00 M", "no-buffer 7", "alice", "host"] {
             assert!(text.contains(part), "{part} is not in:\n{text}");
         }
     }

@@ -1,18 +1,17 @@
 //! `ringway show`: rows of a running switch, once or again and again.
 
-use std::collections::HashMap;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use clap::CommandFactory;
 use clap::error::ErrorKind;
-use control::{Answer, Client, PortRow, Request};
+use control::{Answer, Client, PortRow, Request, table};
 use serde::{Serialize, Serializer};
 
 use crate::args::{Cli, OnOff, ShowArgs, What};
 use crate::change::{connect, unexpected};
 use crate::failure::Outcome;
-use crate::{output, table};
+use crate::output;
 
 /// How often `--watch` asks.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -21,7 +20,7 @@ const WATCH_EVERY: Duration = Duration::from_secs(1);
 pub fn show(args: &ShowArgs) -> Outcome {
     refuse_what_does_not_fit(args);
     let mut client = connect(&args.switch)?;
-    if let Some(Some(switched)) = args.stages {
+    if let Some(switched) = args.stages {
         match client.call(Request::Stages { on: switched == OnOff::On })? {
             Answer::Changed(_) => {}
             _ => return Err(unexpected()),
@@ -29,7 +28,7 @@ pub fn show(args: &ShowArgs) -> Outcome {
     }
     if !args.watch {
         let answer = client.call(request(args))?;
-        return if args.json { output::json(&Rows(&answer)) } else { output::text(&text(answer, args)?) };
+        return if args.json { output::json(&Rows(&answer)) } else { output::text(&table::answer(&answer)) };
     }
     watch(&mut client, args)
 }
@@ -74,7 +73,7 @@ fn watch(client: &mut Client, args: &ShowArgs) -> Outcome {
         } else {
             let text = match &answer {
                 Answer::Ports(rows) => rates.table(rows),
-                _ => text(answer, args)?,
+                _ => table::answer(&answer),
             };
             // From the upper left corner, clearing what is there (ECMA-48: CUP, ED).
             output::text(&if redraws { format!("\x1b[H\x1b[2J{text}") } else { format!("{text}\n") })?;
@@ -103,41 +102,11 @@ impl Serialize for Rows<'_> {
     }
 }
 
-fn text(answer: Answer, args: &ShowArgs) -> anyhow::Result<String> {
-    Ok(match answer {
-        Answer::Status(status) => table::status(&status),
-        Answer::Ports(rows) => table::ports(&rows),
-        Answer::Flows(rows) => table::flows(&rows),
-        Answer::Fdb(rows) => table::fdb(&rows),
-        Answer::Workers(rows) if args.stages.is_some() => table::stages(&rows),
-        Answer::Workers(rows) => table::workers(&rows),
-        Answer::Caches(rows) => table::caches(&rows),
-        Answer::Config(config) => config.text,
-        Answer::Controller(rows) => table::punts(&rows),
-        Answer::Snapshot(_) | Answer::Changed(_) => return Err(unexpected()),
-    })
-}
-
 /// Rates of ports, from their counters now and before.
 #[derive(Debug, Default)]
 pub struct PortRates {
-    before: HashMap<String, PortRow>,
+    before: Vec<PortRow>,
     asked_at: Option<Instant>,
-}
-
-/// What passed a port per second.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Rate {
-    /// Frames received per second.
-    pub rx_pps: f64,
-    /// Bits received per second.
-    pub rx_bps: f64,
-    /// Frames sent per second.
-    pub tx_pps: f64,
-    /// Bits sent per second.
-    pub tx_bps: f64,
-    /// Frames dropped per second.
-    pub dropped_pps: f64,
 }
 
 impl PortRates {
@@ -145,29 +114,9 @@ impl PortRates {
     pub fn table(&mut self, rows: &[PortRow]) -> String {
         let now = Instant::now();
         let elapsed = self.asked_at.replace(now).map_or(Duration::ZERO, |before| now - before);
-        table::port_rates(rows, &self.since(rows, elapsed))
-    }
-
-    fn since(&mut self, rows: &[PortRow], elapsed: Duration) -> Vec<Rate> {
-        let rates = rows.iter().map(|now| match self.before.get(&now.name) {
-            Some(before) if !elapsed.is_zero() => rate(before, now, elapsed.as_secs_f64()),
-            _ => Rate::default(),
-        });
-        let rates = rates.collect();
-        self.before = rows.iter().map(|row| (row.name.clone(), row.clone())).collect();
-        rates
-    }
-}
-
-fn rate(before: &PortRow, now: &PortRow, seconds: f64) -> Rate {
-    // A port that was removed and added again counts from zero.
-    let per_second = |now: u64, before: u64| now.saturating_sub(before) as f64 / seconds;
-    Rate {
-        rx_pps: per_second(now.rx_frames, before.rx_frames),
-        rx_bps: 8.0 * per_second(now.rx_bytes, before.rx_bytes),
-        tx_pps: per_second(now.tx_frames, before.tx_frames),
-        tx_bps: 8.0 * per_second(now.tx_bytes, before.tx_bytes),
-        dropped_pps: per_second(now.dropped(), before.dropped()),
+        let text = table::port_rates(&self.before, rows, elapsed.as_secs_f64());
+        self.before = rows.to_vec();
+        text
     }
 }
 
@@ -175,26 +124,11 @@ fn rate(before: &PortRow, now: &PortRow, seconds: f64) -> Rate {
 mod tests {
     use super::*;
 
-    fn port(rx_frames: u64) -> PortRow {
-        PortRow { name: "vm0".into(), rx_frames, rx_bytes: rx_frames * 100, ..PortRow::default() }
-    }
-
     #[test]
-    fn rates_are_differences_per_second() {
+    fn the_first_table_has_no_rates_to_show() {
+        let port = PortRow { name: "vm0".into(), rx_frames: 1 << 40, ..PortRow::default() };
         let mut rates = PortRates::default();
-        assert_eq!(
-            rates.since(&[port(10)], Duration::ZERO),
-            [Rate::default()],
-            "nothing to compare with yet"
-        );
-        let [rate] = rates.since(&[port(30)], Duration::from_secs(2))[..] else { panic!("one port") };
-        assert_eq!((rate.rx_pps, rate.rx_bps), (10.0, 8000.0));
-    }
-
-    #[test]
-    fn a_port_that_counts_from_zero_again_has_no_rate() {
-        let mut rates = PortRates::default();
-        rates.since(&[port(30)], Duration::ZERO);
-        assert_eq!(rates.since(&[port(1)], Duration::from_secs(1)), [Rate::default()]);
+        assert!(!rates.table(std::slice::from_ref(&port)).contains(" G"));
+        assert_eq!(rates.before, [port]);
     }
 }
