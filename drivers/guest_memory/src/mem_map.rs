@@ -17,7 +17,9 @@ pub enum TableError {
     #[error("{0} memory regions are more than {REGIONS_MAX}")]
     TooMany(usize),
     /// Address and length don't fit into 64 bits, or the length is zero.
-    #[error("memory region at {gpa:#x} with {len:#x} bytes, in the front-end at {user_va:#x}, makes no sense")]
+    #[error(
+        "memory region at {gpa:#x} with {len:#x} bytes, in the front-end at {user_va:#x}, makes no sense"
+    )]
     Range {
         /// Guest-physical address.
         gpa: u64,
