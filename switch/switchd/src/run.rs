@@ -123,11 +123,16 @@ async fn live(config: Config, mut options: RunOptions) -> anyhow::Result<Summary
         Why::TimeIsOver => PATIENCE,
         Why::Told => PATIENCE_WHEN_TOLD,
     };
+    // States as they were while it ran: when the guests have gone every port waits.
+    let states: Vec<_> = switch.borrow().port_rows().into_iter().map(|row| (row.state, row.reason)).collect();
     // Guests end on threads of their own, while this one goes on serving their connections.
     let guests = tokio::task::spawn_blocking(move || guests.finish(patience)).await?;
     let summary = {
         let this = switch.borrow();
-        let snapshot = this.snapshot();
+        let mut snapshot = this.snapshot();
+        for (row, (state, reason)) in snapshot.ports.iter_mut().zip(states) {
+            (row.state, row.reason) = (state, reason);
+        }
         Summary {
             seconds: started.elapsed().as_secs_f64(),
             ports: snapshot.ports,

@@ -1,6 +1,6 @@
 //! Prints what the look-ups of a frame cost, in ticks of [`packet::cycles`]. A tool to tune with; the machine's noise is in it, so the least of many runs is shown.
 //!
-//! `cargo run --release -p flow --example cycles`
+//! `cargo run --release -p flow --example lookups`
 
 use std::hint::black_box;
 
