@@ -214,7 +214,10 @@ impl Engine {
             from.counters.dropped(DropReason::AdminDown, burst.len() as u64);
             return;
         }
-        let bridge = &plane.bridges[port.bridge as usize];
+        let Some(bridge) = plane.bridges.get(port.bridge as usize) else {
+            from.counters.dropped(DropReason::NoOutput, burst.len() as u64);
+            return;
+        };
         let cache = &mut self.caches[port.bridge as usize];
         if let Some(decision) = cache.shortcut(&*bridge.rules, from.port) {
             let frames = burst.len();

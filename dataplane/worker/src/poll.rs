@@ -136,6 +136,7 @@ impl Worker {
             if moved > 0 {
                 last_frame = end;
             } else if let Idle::Sleep { after_us } = self.idle
+                && !self.stopped
                 && end.saturating_sub(last_frame) > after_us * self.clock.hz() / 1_000_000
                 && self.sleep()
             {

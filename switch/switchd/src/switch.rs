@@ -88,12 +88,13 @@ impl Switch {
             next_uid: 1,
         };
         switch.set_bridges(&config);
-        switch.config.bridges = config.bridges.clone();
+        switch.set_rules(&config)?;
+        switch.config = config.clone();
+        // Bridges come before ports: a port that is attached may have frames at once.
+        switch.publish();
         for port in &config.ports {
             switch.add_port(port, &config)?;
         }
-        switch.set_rules(&config)?;
-        switch.config = config;
         switch.publish();
         Ok(switch)
     }
@@ -246,6 +247,7 @@ pub(crate) async fn reconfigure(switch: &Rc<RefCell<Switch>>, new: Config) -> an
     let mut widened = old.clone();
     widened.bridges.extend(new.bridges.iter().filter(|n| !old.bridges.contains(n)).cloned());
     switch.borrow_mut().set_bridges(&widened);
+    switch.borrow_mut().publish();
     let mut started: Vec<PortId> = vec![];
     for port in &early {
         let result = switch.borrow_mut().add_port(port, &widened);
@@ -277,6 +279,10 @@ pub(crate) async fn reconfigure(switch: &Rc<RefCell<Switch>>, new: Config) -> an
     let mut this = switch.borrow_mut();
     let this = &mut *this;
     this.set_bridges(&new);
+    for port in new.ports.iter().filter(|port| this.ports.contains_key(&PortId(port.number.get()))) {
+        this.register(port, &new);
+    }
+    this.publish();
     for port in &late {
         match this.add_port(port, &new) {
             Ok(()) => done.push(format!("port {} added", port.name)),
