@@ -586,3 +586,26 @@ fn a_flow_that_differs_only_where_no_rule_looked_is_decided_by_a_megaflow() {
     assert_eq!(b.drops(1, DropReason::NoRule), 1);
     assert_eq!((b.stats.misses.get(), b.stats.megaflow_hits.get(), b.stats.exact_hits.get()), (3, 2, 0));
 }
+
+#[test]
+fn a_worker_told_to_stop_ends_whether_it_was_asleep_or_about_to_sleep() {
+    for round in 0..100 {
+        let config = WorkerConfig {
+            index: 0,
+            idle: Idle::Sleep { after_us: round * 10 },
+            caches: CacheSizes { flows: 64, megaflows: 64, megaflow_masks: 4, verdicts: 64 },
+            huge_pages: HugePages::Off,
+            buffers: 32,
+            clock: Clock::start(),
+        };
+        let sink: FaultSink = Arc::new(|_| {});
+        let (worker, mailbox) =
+            Worker::new(config, Arc::default(), Arc::new(PuntQueue::new(4)), sink).unwrap();
+        let thread = std::thread::spawn(move || worker.run());
+        // Sometimes before it has slept for the first time, sometimes after.
+        std::thread::sleep(std::time::Duration::from_micros(round * 7));
+        mailbox.call(Command::Stop);
+        // A worker that sleeps after the command never ends, and this test with it.
+        thread.join().unwrap();
+    }
+}
