@@ -119,6 +119,12 @@ pub(crate) struct Region {
 }
 
 impl Region {
+    /// The same piece of the same file at the same addresses.
+    fn is_same(&self, other: &Region) -> bool {
+        let file = |r: &Region| rustix::fs::fstat(&r.fd).map(|stat| (stat.st_dev, stat.st_ino));
+        self.place == other.place && file(self).is_ok_and(|mine| file(other) == Ok(mine))
+    }
+
     pub fn spec(&self) -> RegionSpec<'_> {
         RegionSpec {
             gpa: self.place.guest_addr,
@@ -586,6 +592,10 @@ impl Session {
 
     fn add_region(&mut self, region: Region, host: &mut dyn QueueHost) -> Outcome {
         self.need(ProtocolFeatures::CONFIGURE_MEM_SLOTS, "CONFIGURE_MEM_SLOTS")?;
+        // QEMU says it once for each queue pair, over the one connection (7.2, `hw/virtio/vhost-user.c`).
+        if self.connection.regions.iter().any(|known| known.is_same(&region)) {
+            return Ok(None);
+        }
         let memory = self.connection.memory.add(&region.spec())?;
         self.use_memory(memory, host)?;
         self.connection.regions.push(region);
