@@ -401,7 +401,8 @@ fn senseless_memory_tables_are_refused_and_the_old_one_stays() {
         let table = table.iter().map(|&r| (r, rig.memory.fd())).collect();
         rig.expect_refused(Request::SetMemTable(table));
         let fd = rig.memory.fd();
-        rig.expect_refused(Request::AddMemReg(good, fd));
+        let overlapping = MemoryRegion { user_addr: good.user_addr ^ (1 << 40), ..good };
+        rig.expect_refused(Request::AddMemReg(overlapping, fd));
         assert_eq!(rig.session.state().memory_bytes, MEMORY_BYTES as u64);
         rig.ping();
     }
