@@ -87,8 +87,6 @@ drop_reasons! {
     TtlExpired = "ttl-expired",
     /// The controller queue had no room.
     ControllerFull = "controller-full",
-    /// The port's budget of cache misses was used up.
-    MissBudget = "miss-budget",
     /// The sender's memory or ring went away while the frame was in hand.
     SenderGone = "sender-gone",
     /// The device refused the frame (TAP write error, capture file full).

@@ -574,37 +574,45 @@ impl Actor {
         forward: Forward,
         tci: u16,
     ) -> u64 {
-        let mut outputs = 0;
         match forward {
-            Forward::Drop(_) => {}
-            Forward::Unicast { port, tag: TagOp::Keep } => {
-                self.push(plane, burst, port, i, from);
-                outputs = 1;
-            }
+            Forward::Drop(_) => 0,
             Forward::Unicast { port, tag } => {
-                self.send_all(plane, burst, from);
-                let undo = retag(burst, i, tag, tci);
-                self.push(plane, burst, port, i, from);
-                self.send_all(plane, burst, from);
-                retag(burst, i, undo, tci);
-                outputs = 1;
+                self.push_tagged(plane, burst, port, i, from, tag, tci);
+                1
             }
             Forward::Flood { vlan } => {
+                let mut outputs = 0;
                 for (port, tag) in bridge.ports.members(vlan, tci, from.port) {
+                    self.push_tagged(plane, burst, port, i, from, tag, tci);
                     outputs += 1;
-                    if tag == TagOp::Keep {
-                        self.push(plane, burst, port, i, from);
-                    } else {
-                        self.send_all(plane, burst, from);
-                        let undo = retag(burst, i, tag, tci);
-                        self.push(plane, burst, port, i, from);
-                        self.send_all(plane, burst, from);
-                        retag(burst, i, undo, tci);
-                    }
                 }
+                outputs
             }
         }
-        outputs
+    }
+
+    /// Chooses an output for frame `i` with another outermost tag. A frame that needs one is sent at once, so that
+    /// it can be put back as it was.
+    #[expect(clippy::too_many_arguments, reason = "as `forward`")]
+    fn push_tagged(
+        &mut self,
+        plane: &Plane,
+        burst: &mut Burst,
+        to: PortId,
+        i: usize,
+        from: &Ingress<'_>,
+        tag: TagOp,
+        tci: u16,
+    ) {
+        if tag == TagOp::Keep {
+            self.push(plane, burst, to, i, from);
+            return;
+        }
+        self.send_all(plane, burst, from);
+        let undo = retag(burst, i, tag, tci);
+        self.push(plane, burst, to, i, from);
+        self.send_all(plane, burst, from);
+        retag(burst, i, undo, tci);
     }
 
     /// Accounts for a frame with this many outputs: with none it was dropped.
