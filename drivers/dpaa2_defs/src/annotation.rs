@@ -1,0 +1,1 @@
+//! What hardware writes in front of a received frame, and what it reads there from a frame to send.

@@ -1,0 +1,1 @@
+//! Frame descriptors, scatter-gather entries and frame lists.

@@ -1,0 +1,1 @@
+//! The 64-byte command a portal carries, its header and its status.

@@ -1,0 +1,1 @@
+//! QBMan software portals: registers, rings and the formats of commands and results.
