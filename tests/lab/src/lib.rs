@@ -2,26 +2,32 @@
 //!
 //! Everything here drives other people's programs from outside, as an operator would: [`Process`] owns one child with its
 //! log, [`Testpmd`] a `dpdk-testpmd` at its prompt, [`Guest`] a QEMU virtual machine at its serial console, [`Namespace`] a
-//! network namespace. A [`Switch`](switch::Switch) is whatever forwards between sockets: Ringway, OVS-DPDK or a forwarding
+//! network namespace. [`PlayedGuest`] and [`Hostile`](hostile::Hostile) are guests without a machine, in the test's own
+//! process: one keeps the rules and counts, the other breaks them. A [`Switch`](switch::Switch) is whatever forwards between sockets: Ringway, OVS-DPDK or a forwarding
 //! testpmd, set up from one [`Plan`](switch::Plan), so that a scenario or a benchmark is written once.
 //!
 //! Rules kept throughout: every wait has a deadline; a child dies with its owner; a log is quoted when something fails.
 
+mod footprint;
 mod guest;
 mod guest_image;
+pub mod hostile;
 mod huge_pages;
 mod namespace;
 pub mod packages;
 mod placement;
+mod played;
 mod process;
 pub mod switch;
 mod testpmd;
 
+pub use footprint::Footprint;
 pub use guest::{Guest, GuestOptions, Output};
 pub use guest_image::GuestImage;
 pub use huge_pages::HugePages;
 pub use namespace::Namespace;
 pub use placement::{Placement, ping_pong_ns};
+pub use played::{Felt, PlayedGuest, Traffic, TrafficOptions};
 pub use process::{Paused, Process, cpu_time, poll_thread_wait, resident_bytes, run_to_end, stolen_time};
 pub use testpmd::{PortStats, Testpmd, TestpmdOptions, VirtioUser};
 

@@ -14,6 +14,9 @@ use crate::wait_until;
 /// Unit of processor times in `/proc`: USER_HZ is 100 in every Linux ABI we run on.
 const TICK: Duration = Duration::from_millis(10);
 
+/// From SIGKILL to the end of a process with little memory.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
+
 /// Lines of a log that go into an error message.
 const TAIL_LINES: usize = 12;
 
@@ -149,6 +152,16 @@ impl Process {
         }
         self.signal(Signal::TERM)?;
         self.wait(limit)
+    }
+
+    /// Kills the child alone, as the kernel's out-of-memory killer would, and waits until it is gone.
+    ///
+    /// # Errors
+    /// When it has gone already.
+    pub fn kill(&mut self) -> Result<()> {
+        self.signal(Signal::KILL)?;
+        self.wait(KILL_LIMIT)?;
+        Ok(())
     }
 
     fn as_pid(&self) -> Result<Pid> {

@@ -12,6 +12,8 @@ use crate::{Pages, Process, run_to_end, target_dir, wait_until};
 
 const START_LIMIT: Duration = Duration::from_secs(20);
 const COMMAND_LIMIT: Duration = Duration::from_secs(10);
+/// For a port to follow what was done to it.
+const PORT_LIMIT: Duration = Duration::from_secs(10);
 /// A second is promised; what is above is the machine's business.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -26,6 +28,8 @@ pub struct Ringway {
     control: PathBuf,
     names: Vec<String>,
     summary: PathBuf,
+    dir: PathBuf,
+    starts: u32,
 }
 
 impl Ringway {
@@ -42,20 +46,38 @@ impl Ringway {
     /// # Errors
     /// As [`Ringway::start`].
     pub fn start_with(plan: &Plan, extra: &str) -> Result<Self> {
-        let file = plan.dir.join("ringway.toml");
-        std::fs::write(&file, toml_of(plan) + extra)?;
+        std::fs::write(plan.dir.join("ringway.toml"), toml_of(plan) + extra)?;
         let summary = plan.dir.join("summary.json");
+        let process = Self::run(&plan.dir, "ringway", &summary)?;
+        let names = plan.ports.iter().map(|port| port.name.clone()).collect();
+        let dir = plan.dir.clone();
+        let mut ringway =
+            Self { process, control: plan.dir.join("ctl.sock"), names, summary, dir, starts: 1 };
+        ringway.wait_ready()?;
+        Ok(ringway)
+    }
+
+    fn run(dir: &Path, name: &str, summary: &Path) -> Result<Process> {
+        let file = dir.join("ringway.toml");
         // Log lines go to standard error, the final summary to standard output: keep them apart.
         let script = "out=$1; shift; exec \"$@\" > \"$out\"";
         let mut args: Vec<String> = ["-c", script, "sh"].map(String::from).into();
         args.push(summary.display().to_string());
         args.push(ringway_binary().display().to_string());
         args.extend(["run", &file.display().to_string(), "--json"].map(String::from));
-        let process = Process::start("ringway", &plan.dir, "sh", &args)?;
-        let names = plan.ports.iter().map(|port| port.name.clone()).collect();
-        let mut ringway = Self { process, control: plan.dir.join("ctl.sock"), names, summary };
-        ringway.wait_ready()?;
-        Ok(ringway)
+        Process::start(name, dir, "sh", &args)
+    }
+
+    /// Kills the switch with SIGKILL and starts another one with the same file at once. Returns when that one answers;
+    /// its log is another file.
+    ///
+    /// # Errors
+    /// As [`Ringway::start`].
+    pub fn kill_and_start_again(&mut self) -> Result<()> {
+        self.process.kill()?;
+        self.starts += 1;
+        self.process = Self::run(&self.dir, &format!("ringway-{}", self.starts), &self.summary)?;
+        self.wait_ready()
     }
 
     fn wait_ready(&mut self) -> Result<()> {
@@ -96,6 +118,29 @@ impl Ringway {
     pub fn show(&self, what: &str) -> Result<Value> {
         let text = self.command(&["show", what, "--json"])?;
         serde_json::from_str(&text).with_context(|| format!("`show {what} --json` printed:\n{text}"))
+    }
+
+    /// The row of `show ports` of one port.
+    ///
+    /// # Errors
+    /// As [`Ringway::show`]; or when there is no such port.
+    pub fn port(&self, name: &str) -> Result<Value> {
+        let shown = self.show("ports")?;
+        let found = rows(&shown, "ports")?.as_array().into_iter().flatten().find(|row| row["name"] == name);
+        found.cloned().with_context(|| format!("no port {name} in {shown}"))
+    }
+
+    /// Waits until the row of a port is as `wanted` says, and returns it.
+    ///
+    /// # Errors
+    /// As [`Ringway::port`]; or after ten seconds, with the row as it is then.
+    pub fn wait_for_port(&self, name: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+        let mut last = Value::Null;
+        let found = wait_until(what, PORT_LIMIT, || {
+            last = self.port(name)?;
+            Ok(wanted(&last).then(|| last.clone()))
+        });
+        found.with_context(|| format!("port {name}: {last}"))
     }
 
     /// Ends it with SIGTERM and returns the final summary it printed.
