@@ -1,0 +1,41 @@
+//! The Linux hypervisor (KVM), as far as a virtual machine monitor needs it. No other crate knows its interface.
+//!
+//! - [`Hypervisor`] is `/dev/kvm`. Opening it says what to do where it can't be used.
+//! - [`Vm`] is a machine: [memory](Vm::map_memory), doorbells (writes that signal an event without an exit),
+//!   interrupt [lines](Vm::attach_line) and [messages](MsiVector).
+//! - [`Vcpu`] is a processor: [`Vcpu::run`] returns an [`Exit`].
+//!
+//! ```no_run
+//! use kvm::{Exit, Hypervisor};
+//!
+//! let hypervisor = Hypervisor::open()?;
+//! let vm = hypervisor.create_vm()?;
+//! let mut vcpu = vm.create_vcpu(0)?;
+//! loop {
+//!     match vcpu.run()? {
+//!         Exit::MmioWrite { address, data } => println!("{data:?} -> {address:#x}"),
+//!         Exit::Halt => break,
+//!         _ => {}
+//!     }
+//! }
+//! # Ok::<(), kvm::KvmError>(())
+//! ```
+//!
+//! UNSAFETY: a memory slot makes KVM write into this process; the [`Vm`] keeps what it was given mapped until the last
+//! descriptor of the machine is closed. Fields of the shared `kvm_run` page are read after the exit that fills them.
+#![allow(unsafe_code)]
+
+mod error;
+mod hypervisor;
+mod interrupts;
+mod vcpu;
+mod vm;
+#[cfg(target_arch = "x86_64")]
+pub mod x86_64;
+
+pub use error::{KvmError, OpenError};
+pub use hypervisor::Hypervisor;
+pub use interrupts::{MsiMessage, MsiVector};
+pub use vcpu::{Exit, Vcpu};
+pub use vm::Vm;
+pub use vmm_sys_util::eventfd::EventFd;

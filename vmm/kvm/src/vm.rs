@@ -1,0 +1,115 @@
+//! A machine.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kvm_bindings::kvm_userspace_memory_region;
+use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
+use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::interrupts::{MsiVector, Routes};
+use crate::{Hypervisor, KvmError, Vcpu};
+
+/// A machine: memory, doorbells, interrupts. Shared by its processors, which keep it.
+#[derive(Debug)]
+pub struct Vm {
+    pub(crate) fd: VmFd,
+    pub(crate) routes: Mutex<Routes>,
+    /// What KVM was told to use. Keeps the mappings until the machine is gone.
+    memory: Mutex<GuestMemoryMmap>,
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) cpuid: kvm_bindings::CpuId,
+}
+
+impl Vm {
+    pub(crate) fn new(hypervisor: &Hypervisor) -> Result<Vm, KvmError> {
+        let fd = hypervisor.kvm.create_vm().map_err(KvmError::of("KVM_CREATE_VM"))?;
+        #[cfg(target_arch = "x86_64")]
+        crate::x86_64::create_chips(&fd)?;
+        Ok(Vm {
+            #[cfg(target_arch = "x86_64")]
+            cpuid: crate::x86_64::cpuid_base(&hypervisor.kvm)?,
+            fd,
+            routes: Mutex::new(Routes::new()),
+            memory: Mutex::new(GuestMemoryMmap::new()),
+        })
+    }
+
+    /// Shows the guest all regions of `memory`. Those shown before stay where they are: a later call adds regions.
+    ///
+    /// # Errors
+    /// The kernel refuses a region: too many, or not aligned to pages.
+    pub fn map_memory(&self, memory: &GuestMemoryMmap) -> Result<(), KvmError> {
+        let mut mapped = lock(&self.memory);
+        let known = mapped.num_regions();
+        let new = memory.iter().filter(|region| mapped.find_region(region.start_addr()).is_none());
+        for (slot, region) in (known as u32..).zip(new) {
+            let host = region.get_host_address(vm_memory::MemoryRegionAddress(0)).map_err(|_| KvmError {
+                call: "KVM_SET_USER_MEMORY_REGION",
+                source: std::io::ErrorKind::InvalidInput.into(),
+            })?;
+            let region = kvm_userspace_memory_region {
+                slot,
+                guest_phys_addr: region.start_addr().0,
+                memory_size: region.len(),
+                userspace_addr: host as u64,
+                flags: 0,
+            };
+            // SAFETY: the range is mapped, and stays so: `self.memory` below holds it, and every processor holds
+            // `self`, so no descriptor of the machine outlives the mapping. All its bytes are plain shared memory.
+            unsafe { self.fd.set_user_memory_region(region) }
+                .map_err(KvmError::of("KVM_SET_USER_MEMORY_REGION"))?;
+        }
+        *mapped = memory.clone();
+        Ok(())
+    }
+
+    /// Makes processor number `index`, 0 for the one that starts first.
+    ///
+    /// # Errors
+    /// The kernel refuses: too many, or a number twice.
+    pub fn create_vcpu(self: &Arc<Self>, index: u32) -> Result<Vcpu, KvmError> {
+        Vcpu::new(self, index)
+    }
+
+    /// Signals `event` whenever the guest writes to this physical address, whatever it writes.
+    ///
+    /// # Errors
+    /// The kernel refuses: the address is taken by another event.
+    pub fn attach_doorbell(&self, address: u64, event: &EventFd) -> Result<(), KvmError> {
+        self.fd
+            .register_ioevent(event, &IoEventAddress::Mmio(address), NoDatamatch)
+            .map_err(KvmError::of("KVM_IOEVENTFD"))
+    }
+
+    /// Ends what [`attach_doorbell`](Self::attach_doorbell) began.
+    ///
+    /// # Errors
+    /// It wasn't attached.
+    pub fn detach_doorbell(&self, address: u64, event: &EventFd) -> Result<(), KvmError> {
+        self.fd
+            .unregister_ioevent(event, &IoEventAddress::Mmio(address), NoDatamatch)
+            .map_err(KvmError::of("KVM_IOEVENTFD"))
+    }
+
+    /// Raises an edge on an interrupt line whenever `event` is signalled.
+    ///
+    /// # Errors
+    /// The kernel refuses: no such line.
+    pub fn attach_line(&self, line: u32, event: &EventFd) -> Result<(), KvmError> {
+        self.fd.register_irqfd(event, line).map_err(KvmError::of("KVM_IRQFD"))
+    }
+
+    /// Makes a vector for message-signalled interrupts, masked.
+    ///
+    /// # Errors
+    /// All are in use, or the system has no event descriptor left.
+    pub fn create_msi_vector(self: &Arc<Self>) -> Result<MsiVector, KvmError> {
+        MsiVector::new(self)
+    }
+}
+
+/// Locks, whatever a thread that panicked left behind.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,27 @@
+//! The micro-guest: a virtual machine's whole software in some tens of kilobytes, for demos, tests and benchmarks.
+//!
+//! It stands for a data-plane workload: after a start of a few milliseconds it polls its network devices in
+//! unprivileged code and never leaves the guest: no interrupts, no doorbells while the switch polls too. [`IMAGE`] is
+//! an ELF file to be loaded like a kernel; its command line says what to do (see `guest/options.rs`); a
+//! [`Mailbox`](mailbox::Mailbox) page shows its counters to the monitor.
+//!
+//! The build script compiles `guest/` with the same rustc as this crate. The parts that run anywhere are compiled
+//! here, too, for their tests.
+//!
+//! UNSAFETY: the ring works on raw memory that it shares with a device, as promised to its constructor.
+#![cfg_attr(test, allow(unsafe_code))]
+
+#[path = "../guest/mailbox.rs"]
+pub mod mailbox;
+#[cfg(test)]
+#[path = "../guest/options.rs"]
+mod options;
+#[cfg(test)]
+#[path = "../guest/ring.rs"]
+mod ring;
+
+/// The guest, an ELF executable for this crate's machine type.
+pub const IMAGE: &[u8] = include_bytes!(env!("MICRO_GUEST_IMAGE"));
+
+/// What the guest can do, as `mode=` on its command line says it.
+pub const MODES: [&str; 4] = ["reflect", "forward", "generate", "sink"];
