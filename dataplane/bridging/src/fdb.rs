@@ -289,6 +289,15 @@ impl Fdb {
         Ok(())
     }
 
+    /// Takes over an entry of another table, as far as there is room; returns whether there was. Control thread only.
+    pub fn put(&self, entry: FdbEntry) -> bool {
+        if entry.is_static {
+            return self.set_static(entry.vlan, entry.mac, entry.port).is_ok();
+        }
+        let learned = self.learn(entry.vlan, number(entry.mac), entry.port, entry.seen_secs);
+        !matches!(learned, Learned::Limited | Learned::Ignored)
+    }
+
     /// Removes an address, static or learned, and returns whether it was there. Control thread only.
     pub fn remove(&self, vlan: u16, mac: [u8; 6]) -> bool {
         let found = self.find(identity(vlan, number(mac)));

@@ -193,7 +193,8 @@ fn main() {
             let host = Host { port, wire: Arc::clone(&wire), state: Rc::default() };
             let (handle, commands) = control();
             controls.push(handle);
-            tasks.push(tokio::task::spawn_local(serve(socket, session, host, commands, None)));
+            let sockets = socket.listen().expect("a socket to listen at");
+            tasks.push(tokio::task::spawn_local(serve(socket, session, host, commands, sockets)));
         }
         // Made once: an interrupt between two turns of the loop must not be missed.
         let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());

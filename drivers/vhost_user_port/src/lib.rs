@@ -40,8 +40,7 @@ mod vring;
 pub use config::{MTU_MIN, OFFERED, OFFERED_PROTOCOL, PortConfig, QUEUE_PAIRS_MAX, feature_names};
 pub use host::{Direction, QueueHost};
 pub use serve::{
-    Adopted, Commands, ExportError, PortControl, PortSocket, SavedPort, ServeError, Served, SocketMode,
-    control, serve,
+    Commands, ExportError, PortControl, PortSocket, SavedPort, Served, SocketMode, Sockets, control, serve,
 };
 pub use session::{End, Refusal, Session};
 pub use socket_file::SocketError;

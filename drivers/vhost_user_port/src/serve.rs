@@ -49,17 +49,6 @@ pub struct PortSocket {
     pub permissions: Option<u32>,
 }
 
-/// Why a port can't be served.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// Its socket can't be made.
-    #[error(transparent)]
-    Socket(#[from] SocketError),
-    /// The runtime refuses a descriptor.
-    #[error("socket: {0}")]
-    Io(#[from] io::Error),
-}
-
 /// How serving a port came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Served {
@@ -98,12 +87,37 @@ pub struct SavedPort {
     pub begun_fds: Vec<usize>,
 }
 
-/// A port's sockets, taken over from another process.
+/// The open sockets that a port is served on: [listening](PortSocket::listen) anew, or
+/// [taken over](SavedPort::import) from another process.
 #[derive(Debug)]
-pub struct Adopted {
+pub struct Sockets {
     socket: Option<OwnedFd>,
-    listener: Option<OwnedFd>,
+    listener: Option<Listener>,
     decoder: Decoder,
+}
+
+#[derive(Debug)]
+enum Listener {
+    Made(StdListener, SocketFile),
+    TakenOver(OwnedFd),
+}
+
+impl PortSocket {
+    /// Opens what can be opened before a front-end is there: in server mode the listening socket. It closes, and its
+    /// file goes, when the result is dropped.
+    ///
+    /// # Errors
+    /// Somebody else listens there, another file is in the way, or the system refuses.
+    pub fn listen(&self) -> Result<Sockets, SocketError> {
+        let listener = match self.mode {
+            SocketMode::Server => {
+                let (listener, file) = listen_at(&self.path, self.permissions)?;
+                Some(Listener::Made(listener, file))
+            }
+            SocketMode::Client => None,
+        };
+        Ok(Sockets { socket: None, listener, decoder: Decoder::new() })
+    }
 }
 
 impl SavedPort {
@@ -111,18 +125,18 @@ impl SavedPort {
     ///
     /// # Errors
     /// The state is of another version, doesn't fit the configuration or is damaged.
-    pub fn import(&self, config: PortConfig, fds: Vec<OwnedFd>) -> Result<(Session, Adopted), ImportError> {
+    pub fn import(&self, config: PortConfig, fds: Vec<OwnedFd>) -> Result<(Session, Sockets), ImportError> {
         let mut fds: Vec<Option<OwnedFd>> = fds.into_iter().map(Some).collect();
         let mut take = |n: usize| fds.get_mut(n).and_then(Option::take).ok_or(ImportError::Descriptor(n));
         let socket = self.socket.map(&mut take).transpose()?;
-        let listener = self.listener.map(&mut take).transpose()?;
+        let listener = self.listener.map(&mut take).transpose()?.map(Listener::TakenOver);
         let begun = self.begun_fds.iter().map(|&n| take(n)).collect::<Result<Vec<_>, _>>()?;
         let decoder = Decoder::from_parts(&self.begun, begun)?;
         let session = Session::import(config, &self.session, fds.into_iter().map_while(|fd| fd).collect())?;
         if session.is_connected() != socket.is_some() {
             return Err(ImportError::NoSocket);
         }
-        Ok((session, Adopted { socket, listener, decoder }))
+        Ok((session, Sockets { socket, listener, decoder }))
     }
 }
 
@@ -216,29 +230,24 @@ impl PortControl {
     }
 }
 
-/// Serves a port until it is stopped or released.
-///
-/// `adopted` are the sockets of a port that was taken over; its session [resumes](Session::resume) at once.
+/// Serves a port until it is stopped or released. A session that was taken over [resumes](Session::resume) at once.
 ///
 /// # Errors
-/// In server mode: the socket can't be made. Nothing that a front-end does ends this function.
+/// The runtime refuses a descriptor. Nothing that a front-end does ends this function.
 pub async fn serve(
     socket: PortSocket,
     session: Session,
     host: impl QueueHost,
     commands: Commands,
-    adopted: Option<Adopted>,
-) -> Result<Served, ServeError> {
-    let (mut stream, mut listener, mut decoder) = (None, None, Decoder::new());
-    if let Some(adopted) = adopted {
-        stream = adopted.socket.map(stream_from).transpose()?;
-        listener = adopted.listener.map(|fd| listener_from(fd, &socket)).transpose()?;
-        decoder = adopted.decoder;
-    }
-    if listener.is_none() && socket.mode == SocketMode::Server {
-        let (std, file) = listen_at(&socket.path, socket.permissions)?;
-        listener = Some((UnixListener::from_std(std)?, file));
-    }
+    sockets: Sockets,
+) -> io::Result<Served> {
+    let mut decoder = sockets.decoder;
+    let stream = sockets.socket.map(stream_from).transpose()?;
+    let listener = match sockets.listener {
+        Some(Listener::Made(listener, file)) => Some((UnixListener::from_std(listener)?, file)),
+        Some(Listener::TakenOver(fd)) => Some(listener_from(fd, &socket)?),
+        None => None,
+    };
     let (listener, file) = listener.unzip();
     let mut server = Server { session, host, commands: commands.0, socket, listener, suspended: false };
     let served = server.run(stream, &mut decoder).await;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use common::*;
 use port::QueueFault;
 use vhost_user::{BackendRequest, Frontend, MemoryRegion, ProtocolFeatures};
-use vhost_user_port::{Direction, Phase, PortConfig, ServeError, Served, Session, SocketError, SocketMode};
+use vhost_user_port::{Direction, Phase, PortConfig, Served, Session, SocketError, SocketMode};
 use virtio_defs::{feature, net};
 
 #[test]
@@ -239,9 +239,8 @@ fn a_live_owner_of_the_socket_is_an_error_that_names_it() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");
     let first = Port::server(&path);
-    let second = Port::server(&path);
-    let error = second.join().unwrap_err();
-    assert!(matches!(error, ServeError::Socket(SocketError::LiveOwner { .. })), "{error}");
+    let error = Port::socket(&path, SocketMode::Server).listen().unwrap_err();
+    assert!(matches!(error, SocketError::LiveOwner { .. }), "{error}");
     assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
     let mut guest = Guest::connect(&first.path, Wants::split());
     guest.start();
@@ -436,7 +435,7 @@ fn a_running_port_moves_to_a_successor_without_losing_a_frame() {
         let text = serde_json::to_string(&saved).unwrap();
         guest.ping(&old, 5);
         let prepared: vhost_user_port::SavedPort = serde_json::from_str(&text).unwrap();
-        let (mut session, adopted) = prepared.import(PortConfig::default(), fds).unwrap();
+        let (mut session, sockets) = prepared.import(PortConfig::default(), fds).unwrap();
 
         // A frame is sent that nobody has looked at yet when the port changes hands.
         let frame = vec![9; 99];
@@ -444,7 +443,7 @@ fn a_running_port_moves_to_a_successor_without_losing_a_frame() {
         let (last, _fds) = runtime.block_on(old.control.suspend()).unwrap();
         assert_eq!(old.echo(), 0, "no queue is with the old switch");
         assert!(session.import_positions(&last.session));
-        let new = Port::start(&path, mode, move || (session, Some(adopted)));
+        let new = Port::start(&path, mode, move || (session, sockets));
         new.switch.wait_for("the successor", running);
         old.control.release();
         assert_eq!(old.join().unwrap(), Served::Released);
@@ -507,8 +506,8 @@ fn a_begun_message_is_finished_by_the_successor() {
     }
     let (saved, fds) = runtime.block_on(old.control.suspend()).unwrap();
     let new = Port::start(&path, SocketMode::Server, move || {
-        let (session, adopted): (Session, _) = saved.import(PortConfig::default(), fds).unwrap();
-        (session, Some(adopted))
+        let (session, sockets): (Session, _) = saved.import(PortConfig::default(), fds).unwrap();
+        (session, sockets)
     });
     old.control.release();
     old.join().unwrap();

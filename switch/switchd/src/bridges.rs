@@ -24,15 +24,31 @@ pub(crate) struct Bridge {
 impl Bridge {
     /// A bridge without rules.
     pub fn new(config: &switch_config::Bridge, workers: usize, uid: u64, seed: u64) -> Bridge {
-        let limits = FdbLimits { addresses: config.mac_limit, per_port: config.mac_limit_per_port };
-        let fdb = Arc::new(Fdb::new(limits, switch_config::PORTS_MAX + 1, seed));
-        Bridge { config: config.clone(), tables: Tables::new(workers), fdb, uid }
+        Bridge { config: config.clone(), tables: Tables::new(workers), fdb: new_fdb(config, seed), uid }
+    }
+
+    /// Changes what the file says of it; what it learned stays, as far as there is room.
+    pub fn change(&mut self, config: &switch_config::Bridge, seed: u64) {
+        let limits = |config: &switch_config::Bridge| (config.mac_limit, config.mac_limit_per_port);
+        if limits(&self.config) != limits(config) {
+            let fdb = new_fdb(config, seed);
+            for entry in self.fdb.entries() {
+                fdb.put(entry);
+            }
+            self.fdb = fdb;
+        }
+        self.config = config.clone();
     }
 
     /// Its rules as the workers take them.
     pub fn rules(&self) -> Arc<dyn Rules> {
         Arc::new(SnapshotRules { snapshot: self.tables.snapshot(), uid: self.uid })
     }
+}
+
+fn new_fdb(config: &switch_config::Bridge, seed: u64) -> Arc<Fdb> {
+    let limits = FdbLimits { addresses: config.mac_limit, per_port: config.mac_limit_per_port };
+    Arc::new(Fdb::new(limits, switch_config::PORTS_MAX + 1, seed))
 }
 
 /// The rule of a bridge for which the file has none.

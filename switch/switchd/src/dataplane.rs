@@ -172,6 +172,23 @@ impl Dataplane {
         port.placement = placement;
     }
 
+    /// Moves a port's receive queues to the workers that `placement` names.
+    pub fn place(&mut self, id: PortId, placement: BTreeMap<u16, usize>) {
+        let Some(port) = self.ports.get_mut(&id) else { return };
+        let moving: Vec<u16> = port
+            .rx
+            .iter()
+            .filter(|(queue, worker)| placement.get(queue) != Some(worker))
+            .map(|(&q, _)| q)
+            .collect();
+        port.placement = placement;
+        for queue_index in moving {
+            if let Some(queue) = self.detach_rx(id, queue_index) {
+                self.attach_rx(id, queue_index, queue);
+            }
+        }
+    }
+
     /// Removes a port and drops its queues.
     pub fn remove_port(&mut self, id: PortId) {
         let Some(port) = self.ports.get(&id) else { return };

@@ -16,7 +16,8 @@ pub(crate) fn sends(guest: &switch_config::Guest) -> bool {
 /// Running guests, a thread each.
 pub(crate) struct Guests(Vec<Guest>);
 
-struct Guest {
+/// A running guest.
+pub(crate) struct Guest {
     name: String,
     role: &'static str,
     stop: Arc<AtomicBool>,
@@ -45,6 +46,12 @@ impl Guests {
         Ok(())
     }
 
+    /// Takes the guest of this name out, still running.
+    pub fn take(&mut self, name: &str) -> Option<Guest> {
+        let i = self.0.iter().position(|guest| guest.name == name)?;
+        Some(self.0.swap_remove(i))
+    }
+
     /// Ends them, those that send first, so that what is under way still arrives; returns what each did. Those that
     /// take longer than `patience` are left to end with the process.
     pub fn finish(self, patience: Duration) -> Vec<GuestRow> {
@@ -64,6 +71,13 @@ impl Guests {
 }
 
 impl Guest {
+    /// Ends it, and waits until it has.
+    pub fn end(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // What it did is nobody's concern any more.
+        self.thread.map(JoinHandle::join);
+    }
+
     fn is_finished(&self) -> bool {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }

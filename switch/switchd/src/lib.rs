@@ -8,6 +8,7 @@ mod bridges;
 mod dataplane;
 mod guests;
 mod ports;
+mod reconfigure;
 mod run;
 mod runtime;
 mod show;

@@ -12,7 +12,9 @@ use port::{InjectRx, PortId, QueueFault, RxQueue, TxQueue};
 use switch_config::{Driver, Feature, Loops, Pace, SocketMode};
 use tap_port::{TapConfig, TapHandle, TapPort};
 use tokio::task::JoinHandle;
-use vhost_user_port::{Direction, PortConfig, PortControl, PortSocket, PortState, QueueHost, Session};
+use vhost_user_port::{
+    Direction, PortConfig, PortControl, PortSocket, PortState, QueueHost, Session, Sockets,
+};
 use virtio_defs::{feature, net};
 
 use crate::dataplane::Dataplane;
@@ -43,35 +45,72 @@ pub(crate) enum RunningDriver {
     Loop,
 }
 
-impl RunningPort {
-    /// Starts a port; it is known to the data plane already.
+/// A port whose socket, device or file is open, and that moves no frame yet. Dropped, it leaves no trace.
+pub(crate) struct OpenPort {
+    config: switch_config::Port,
+    driver: OpenDriver,
+}
+
+enum OpenDriver {
+    VhostUser { socket: PortSocket, session: Box<Session>, sockets: Sockets },
+    Tap(TapPort),
+    Queues { rx: Box<dyn RxQueue>, tx: Box<dyn TxQueue>, then: RunningDriver },
+}
+
+impl OpenPort {
+    /// Opens what the port needs: everything about a port that can fail.
     ///
     /// # Errors
     /// The driver's, naming the port.
-    pub fn start(
-        id: PortId,
-        config: &switch_config::Port,
-        plane: &Rc<RefCell<Dataplane>>,
-    ) -> anyhow::Result<RunningPort> {
+    pub fn open(config: &switch_config::Port) -> anyhow::Result<OpenPort> {
         let driver = match &config.driver {
-            Driver::VhostUser(vhost) => start_vhost_user(id, config, vhost, plane),
-            Driver::Tap(tap) => start_tap(id, config, tap, plane),
-            Driver::Pcap(pcap) => start_pcap(id, config, pcap, plane),
-            Driver::Null => NullRx::new().map_err(anyhow::Error::from).map(|rx| {
-                attach(plane, id, 0, Box::new(rx), Box::new(NullTx));
-                RunningDriver::Null
+            Driver::VhostUser(vhost) => open_vhost_user(config, vhost),
+            Driver::Tap(tap) => open_tap(config, tap),
+            Driver::Pcap(pcap) => open_pcap(config, pcap),
+            Driver::Null => NullRx::new().map_err(anyhow::Error::from).map(|rx| OpenDriver::Queues {
+                rx: Box::new(rx),
+                tx: Box::new(NullTx),
+                then: RunningDriver::Null,
             }),
             Driver::Loop => {
                 pcap_port::loop_queues(LOOP_FRAMES).map_err(anyhow::Error::from).map(|(rx, tx)| {
-                    attach(plane, id, 0, Box::new(rx), Box::new(tx));
-                    RunningDriver::Loop
+                    OpenDriver::Queues { rx: Box::new(rx), tx: Box::new(tx), then: RunningDriver::Loop }
                 })
             }
         };
         let driver = driver.with_context(|| format!("port {}", config.name))?;
-        Ok(RunningPort { id, config: config.clone(), driver, fault: None })
+        Ok(OpenPort { config: config.clone(), driver })
     }
 
+    /// What the file says of it.
+    pub fn config(&self) -> &switch_config::Port {
+        &self.config
+    }
+
+    /// Lets it move frames; the data plane knows it already.
+    pub fn run(self, plane: &Rc<RefCell<Dataplane>>) -> RunningPort {
+        let id = PortId(self.config.number.get());
+        let driver = match self.driver {
+            OpenDriver::VhostUser { socket, session, sockets } => {
+                run_vhost_user(id, &self.config, socket, *session, sockets, plane)
+            }
+            OpenDriver::Tap(port) => {
+                let handle = port.handle();
+                for (queue, (rx, tx)) in port.into_queues().into_iter().enumerate() {
+                    attach(plane, id, queue as u16, rx, tx);
+                }
+                RunningDriver::Tap(handle)
+            }
+            OpenDriver::Queues { rx, tx, then } => {
+                attach(plane, id, 0, rx, tx);
+                then
+            }
+        };
+        RunningPort { id, config: self.config, driver, fault: None }
+    }
+}
+
+impl RunningPort {
     /// Ends the driver; when this returns its socket is free and its queues are gone from the workers.
     pub async fn stop(self, plane: &Rc<RefCell<Dataplane>>) {
         if let RunningDriver::VhostUser { control, task, .. } = self.driver {
@@ -139,12 +178,10 @@ fn attach(
     plane.attach_rx(id, queue, rx);
 }
 
-fn start_vhost_user(
-    id: PortId,
+fn open_vhost_user(
     config: &switch_config::Port,
     vhost: &switch_config::VhostUser,
-    plane: &Rc<RefCell<Dataplane>>,
-) -> anyhow::Result<RunningDriver> {
+) -> anyhow::Result<OpenDriver> {
     let off = vhost.features_off.iter().fold(0, |bits, &f| bits | feature_bit(f));
     let session_config = PortConfig {
         queue_pairs: config.queues.get(),
@@ -161,14 +198,26 @@ fn start_vhost_user(
         },
         permissions: vhost.permissions.map(|mode| mode.bits()),
     };
-    let session = Session::new(config.name.as_str(), session_config);
+    let sockets = socket.listen()?;
+    let session = Box::new(Session::new(config.name.as_str(), session_config));
+    Ok(OpenDriver::VhostUser { socket, session, sockets })
+}
+
+fn run_vhost_user(
+    id: PortId,
+    config: &switch_config::Port,
+    socket: PortSocket,
+    session: Session,
+    sockets: Sockets,
+    plane: &Rc<RefCell<Dataplane>>,
+) -> RunningDriver {
     let state = Rc::new(RefCell::new(session.state()));
     let host = Host { plane: plane.clone(), id, state: state.clone() };
     let (control, commands) = vhost_user_port::control();
     let name = config.name.clone();
     let failed = state.clone();
     let task = tokio::task::spawn_local(async move {
-        if let Err(error) = vhost_user_port::serve(socket, session, host, commands, None).await {
+        if let Err(error) = vhost_user_port::serve(socket, session, host, commands, sockets).await {
             tracing::error!(port = %name, %error, "port can't be served");
             failed.borrow_mut().last_error = Some(error.to_string());
         }
@@ -176,7 +225,7 @@ fn start_vhost_user(
     if !config.up {
         control.set_link(false);
     }
-    Ok(RunningDriver::VhostUser { control, state, task })
+    RunningDriver::VhostUser { control, state, task }
 }
 
 /// The virtio feature behind a name of the file.
@@ -202,12 +251,7 @@ fn feature_bit(f: Feature) -> u64 {
     }
 }
 
-fn start_tap(
-    id: PortId,
-    config: &switch_config::Port,
-    tap: &switch_config::Tap,
-    plane: &Rc<RefCell<Dataplane>>,
-) -> anyhow::Result<RunningDriver> {
+fn open_tap(config: &switch_config::Port, tap: &switch_config::Tap) -> anyhow::Result<OpenDriver> {
     let port = TapPort::open(TapConfig {
         netns: tap.netns.as_ref().map(|n| n.as_str().to_owned()),
         queues: config.queues.get(),
@@ -216,11 +260,7 @@ fn start_tap(
         link_up: config.up,
         ..TapConfig::new(tap.device.as_str())
     })?;
-    let handle = port.handle();
-    for (queue, (rx, tx)) in port.into_queues().into_iter().enumerate() {
-        attach(plane, id, queue as u16, rx, tx);
-    }
-    Ok(RunningDriver::Tap(handle))
+    Ok(OpenDriver::Tap(port))
 }
 
 /// The switch's end of a vhost-user session.
@@ -286,12 +326,7 @@ pub(crate) fn placement(config: &switch_config::Port, cores: &[usize]) -> BTreeM
         .collect()
 }
 
-fn start_pcap(
-    id: PortId,
-    config: &switch_config::Port,
-    pcap: &switch_config::Pcap,
-    plane: &Rc<RefCell<Dataplane>>,
-) -> anyhow::Result<RunningDriver> {
+fn open_pcap(config: &switch_config::Port, pcap: &switch_config::Pcap) -> anyhow::Result<OpenDriver> {
     let rx: Box<dyn RxQueue> = match &pcap.replay {
         Some(replay) => {
             let pace = match replay.pace {
@@ -314,6 +349,5 @@ fn start_pcap(
         }
         None => Box::new(NullTx),
     };
-    attach(plane, id, 0, rx, tx);
-    Ok(RunningDriver::Pcap)
+    Ok(OpenDriver::Queues { rx, tx, then: RunningDriver::Pcap })
 }

@@ -14,7 +14,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use worker::{FaultReport, FaultSink};
 
 use crate::guests::{Guests, sends};
-use crate::switch::{Switch, reconfigure};
+use crate::reconfigure::reconfigure;
+use crate::switch::Switch;
 
 /// How long a switch that ends on its own waits for its guests to drain.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -83,10 +84,9 @@ async fn live(config: Config, mut options: RunOptions) -> anyhow::Result<Summary
         tokio::task::spawn_local(control::metrics::serve(listener, move || shown.borrow().snapshot()));
     }
     let guest_configs = switch.borrow().config.guests.clone();
-    let mut guests = Guests::none();
-    guests.start(&guest_configs, |guest| !sends(guest)).context("guests")?;
+    switch.borrow_mut().guests.start(&guest_configs, |guest| !sends(guest)).context("guests")?;
     answering(&switch, &guest_configs).await;
-    guests.start(&guest_configs, sends).context("guests")?;
+    switch.borrow_mut().guests.start(&guest_configs, sends).context("guests")?;
     tracing::info!(
         pid = std::process::id(),
         socket = %switch.borrow().config.control.socket.as_path().display(),
@@ -125,6 +125,7 @@ async fn live(config: Config, mut options: RunOptions) -> anyhow::Result<Summary
     };
     // States as they were while it ran: when the guests have gone every port waits.
     let states: Vec<_> = switch.borrow().port_rows().into_iter().map(|row| (row.state, row.reason)).collect();
+    let guests = std::mem::replace(&mut switch.borrow_mut().guests, Guests::none());
     // Guests end on threads of their own, while this one goes on serving their connections.
     let guests = tokio::task::spawn_blocking(move || guests.finish(patience)).await?;
     let summary = {

@@ -16,7 +16,8 @@ use worker::{CacheSizes, FaultReport, FaultSink, Idle, PuntQueue};
 
 use crate::bridges::{Bridge, file_rules, now, rule_changes};
 use crate::dataplane::{BridgeSetup, Dataplane, PortSetup, WorkersSetup};
-use crate::ports::{RunningPort, placement};
+use crate::guests::Guests;
+use crate::ports::{OpenPort, RunningPort, placement};
 
 /// Frames that wait for a controller at most.
 const PUNTS_MAX: usize = 256;
@@ -33,6 +34,9 @@ pub(crate) struct Switch {
     pub punts: Arc<PuntQueue>,
     pub started: Instant,
     pub notices: Vec<String>,
+    pub guests: Guests,
+    /// Held while the configuration changes: changes take turns.
+    pub changing: Rc<tokio::sync::Mutex<()>>,
     next_uid: u64,
 }
 
@@ -44,7 +48,7 @@ impl Switch {
     pub fn start(config: Config, path: PathBuf, faults: &FaultSink) -> anyhow::Result<Switch> {
         let punts = Arc::new(PuntQueue::new(PUNTS_MAX));
         let setup = WorkersSetup {
-            cores: config.workers.cores.iter().map(|core| usize::from(core.get())).collect(),
+            cores: cores(&config),
             idle: match config.workers.idle {
                 switch_config::Idle::Poll => Idle::Poll,
                 switch_config::Idle::Sleep { after } => Idle::Sleep { after_us: after.as_micros() as u64 },
@@ -85,6 +89,8 @@ impl Switch {
             punts,
             started: Instant::now(),
             notices,
+            guests: Guests::none(),
+            changing: Rc::default(),
             next_uid: 1,
         };
         switch.set_bridges(&config);
@@ -93,19 +99,25 @@ impl Switch {
         // Bridges come before ports: a port that is attached may have frames at once.
         switch.publish();
         for port in &config.ports {
-            switch.add_port(port, &config)?;
+            let port = OpenPort::open(port)?;
+            switch.run_port(port, &config);
         }
         switch.publish();
         Ok(switch)
     }
 
-    /// Makes the bridges those of the configuration; those that stay keep their rules and addresses.
-    fn set_bridges(&mut self, config: &Config) {
+    /// Makes the bridges those of the configuration; those that stay keep their rules and, as far as their limits
+    /// allow, their addresses.
+    pub fn set_bridges(&mut self, config: &Config) {
         let workers = self.plane.borrow().worker_count();
         let mut old: Vec<Bridge> = std::mem::take(&mut self.bridges);
         for wanted in &config.bridges {
-            let bridge = match old.iter().position(|b| b.config == *wanted) {
-                Some(i) => old.swap_remove(i),
+            let bridge = match old.iter().position(|b| b.config.name == wanted.name) {
+                Some(i) => {
+                    let mut bridge = old.swap_remove(i);
+                    bridge.change(wanted, seed());
+                    bridge
+                }
                 None => {
                     self.next_uid += 1;
                     Bridge::new(wanted, workers, self.next_uid, seed())
@@ -116,11 +128,11 @@ impl Switch {
     }
 
     /// Makes the rules those of the configuration; those that stay keep their counters.
-    fn set_rules(&mut self, config: &Config) -> anyhow::Result<()> {
+    pub fn set_rules(&mut self, config: &Config) -> anyhow::Result<()> {
         for bridge in &mut self.bridges {
-            let old = match self.config.bridges.contains(&bridge.config) && !bridge.tables.is_empty() {
-                true => file_rules(&self.config, &bridge.config),
-                false => vec![],
+            let old = match self.config.bridge(&bridge.config.name) {
+                Some(_) => file_rules(&self.config, &bridge.config),
+                None => vec![],
             };
             let changes = rule_changes(&old, &file_rules(config, &bridge.config));
             bridge.tables.apply(&changes, now())?;
@@ -128,31 +140,40 @@ impl Switch {
         Ok(())
     }
 
-    fn add_port(&mut self, port: &switch_config::Port, config: &Config) -> anyhow::Result<()> {
+    /// Lets an open port move frames.
+    pub fn run_port(&mut self, port: OpenPort, config: &Config) {
+        self.register(port.config(), config);
+        let running = port.run(&self.plane);
+        self.ports.insert(running.id, running);
+    }
+
+    /// Puts into force what can change while a port runs. The workers see it with the next
+    /// [`publish`](Self::publish).
+    pub fn change_port(&mut self, port: &switch_config::Port, old: &Config) {
         let id = PortId(port.number.get());
-        self.register(port, config);
-        match RunningPort::start(id, port, &self.plane) {
-            Ok(running) => {
-                self.ports.insert(id, running);
-                Ok(())
-            }
-            Err(error) => {
-                self.plane.borrow_mut().remove_port(id);
-                Err(error)
-            }
+        let Some(running) = self.ports.get_mut(&id) else { return };
+        let elsewhere = running.config.bridge != port.bridge || running.config.vlan != port.vlan;
+        if running.config.placement != port.placement {
+            self.plane.borrow_mut().place(id, placement(port, &cores(old)));
+        }
+        running.change(port);
+        if elsewhere {
+            // What was learned where it was is not true any more.
+            self.bridges.iter().for_each(|bridge| {
+                bridge.fdb.flush(id);
+            });
         }
     }
 
     /// Makes a port known to the workers, or its changes.
-    fn register(&self, port: &switch_config::Port, config: &Config) {
-        let cores: Vec<usize> = config.workers.cores.iter().map(|core| usize::from(core.get())).collect();
+    pub fn register(&self, port: &switch_config::Port, config: &Config) {
         let bridge = config.bridges.iter().position(|b| b.name == port.bridge).unwrap_or(0);
         let setup = PortSetup {
             bridge: bridge as u16,
             frame_max: u32::from(port.mtu.get()) + LINK_HEADER_MAX,
             admin_up: port.up,
         };
-        self.plane.borrow_mut().set_port(PortId(port.number.get()), setup, placement(port, &cores));
+        self.plane.borrow_mut().set_port(PortId(port.number.get()), setup, placement(port, &cores(config)));
     }
 
     /// Makes the workers see everything as it is now; what this replaces is in force nowhere when it returns.
@@ -212,123 +233,11 @@ impl Switch {
         self.publish();
         Ok(applied)
     }
-
-    /// Why a configuration can't be put into force while the switch runs.
-    fn fixed(&self, new: &Config) -> Option<&'static str> {
-        match () {
-            () if new.workers != self.config.workers => Some("[workers]"),
-            () if new.memory != self.config.memory => Some("[memory]"),
-            () if new.control != self.config.control => Some("[control]"),
-            () => None,
-        }
-    }
 }
 
-/// Puts another configuration into force: only what differs is touched. All of it or nothing.
-///
-/// # Errors
-/// It can't be done while the switch runs, or a new port can't be opened; the switch goes on as before.
-pub(crate) async fn reconfigure(switch: &Rc<RefCell<Switch>>, new: Config) -> anyhow::Result<Vec<String>> {
-    let plane = switch.borrow().plane.clone();
-    let old = switch.borrow().config.clone();
-    if let Some(section) = switch.borrow().fixed(&new) {
-        anyhow::bail!("{section} can't change while the switch runs: restart it; nothing was changed");
-    }
-    let mut done = vec![];
-    // A port whose essence differs gives up its socket or device before its successor can take it.
-    let gone: Vec<&switch_config::Port> =
-        old.ports.iter().filter(|o| !new.ports.iter().any(|n| same_essence(o, n))).collect();
-    let come: Vec<&switch_config::Port> =
-        new.ports.iter().filter(|n| !old.ports.iter().any(|o| same_essence(o, n))).collect();
-    let replaces =
-        |n: &switch_config::Port| gone.iter().any(|g| g.number == n.number || shares_resource(g, n));
-    let (late, early): (Vec<_>, Vec<_>) = come.into_iter().partition(|n| replaces(n));
-    // What can fail comes first: ports that are new. Bridges they name must be there.
-    let mut widened = old.clone();
-    widened.bridges.extend(new.bridges.iter().filter(|n| !old.bridges.contains(n)).cloned());
-    switch.borrow_mut().set_bridges(&widened);
-    switch.borrow_mut().publish();
-    let mut started: Vec<PortId> = vec![];
-    for port in &early {
-        let result = switch.borrow_mut().add_port(port, &widened);
-        if let Err(error) = result {
-            for id in started {
-                let running = switch.borrow_mut().ports.remove(&id);
-                if let Some(running) = running {
-                    running.stop(&plane).await;
-                }
-            }
-            switch.borrow_mut().set_bridges(&old);
-            switch.borrow_mut().publish();
-            return Err(error.context("nothing was changed"));
-        }
-        started.push(PortId(port.number.get()));
-        done.push(format!("port {} added", port.name));
-    }
-    for port in &gone {
-        let running = switch.borrow_mut().ports.remove(&PortId(port.number.get()));
-        if let Some(running) = running {
-            let fdbs: Vec<_> = switch.borrow().bridges.iter().map(|b| b.fdb.clone()).collect();
-            running.stop(&plane).await;
-            fdbs.iter().for_each(|fdb| {
-                fdb.flush(PortId(port.number.get()));
-            });
-            done.push(format!("port {} removed", port.name));
-        }
-    }
-    let mut this = switch.borrow_mut();
-    let this = &mut *this;
-    this.set_bridges(&new);
-    for port in new.ports.iter().filter(|port| this.ports.contains_key(&PortId(port.number.get()))) {
-        this.register(port, &new);
-    }
-    this.publish();
-    for port in &late {
-        match this.add_port(port, &new) {
-            Ok(()) => done.push(format!("port {} added", port.name)),
-            // Its predecessor is gone: say so rather than undo everything around it.
-            Err(error) => done.push(format!("port {} FAILED: {error:#}", port.name)),
-        }
-    }
-    for port in &new.ports {
-        this.register(port, &new);
-        if let Some(running) = this.ports.get_mut(&PortId(port.number.get()))
-            && running.config != *port
-        {
-            running.change(port);
-            done.push(format!("port {} changed", port.name));
-        }
-    }
-    this.set_rules(&new)?;
-    if old.flows != new.flows {
-        done.push(format!("flows: {} before, {} now", old.flows.len(), new.flows.len()));
-    }
-    if old.bridges != new.bridges {
-        done.push(format!("bridges: {} before, {} now", old.bridges.len(), new.bridges.len()));
-    }
-    this.config = new;
-    this.publish();
-    Ok(done)
-}
-
-/// Whether a port can become the other while it runs.
-fn same_essence(a: &switch_config::Port, b: &switch_config::Port) -> bool {
-    a.name == b.name
-        && a.number == b.number
-        && a.driver == b.driver
-        && a.queues == b.queues
-        && a.placement == b.placement
-}
-
-/// Whether both need the same socket or device.
-fn shares_resource(a: &switch_config::Port, b: &switch_config::Port) -> bool {
-    use switch_config::Driver::{Pcap, Tap, VhostUser};
-    match (&a.driver, &b.driver) {
-        (VhostUser(a), VhostUser(b)) => a.socket == b.socket,
-        (Tap(a), Tap(b)) => a.device == b.device && a.netns == b.netns,
-        (Pcap(a), Pcap(b)) => a.write == b.write,
-        _ => false,
-    }
+/// The core of each worker.
+fn cores(config: &Config) -> Vec<usize> {
+    config.workers.cores.iter().map(|core| usize::from(core.get())).collect()
 }
 
 /// A VLAN mode of the file as the bridge takes it.

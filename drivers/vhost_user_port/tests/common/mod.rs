@@ -16,7 +16,7 @@ use port::{PortCounters, QueueFault, Received, RxQueue, Selection, TxQueue};
 use vhost_user::{Frontend, MemoryRegion, Offer, ProtocolFeatures, VRING_F_LOG, VringAddr};
 use vhost_user_port::{
     Direction, OFFERED, OFFERED_PROTOCOL, Phase, PortConfig, PortControl, PortSocket, PortState, QueueHost,
-    ServeError, Served, Session, SocketMode, control, serve,
+    Served, Session, SocketMode, Sockets, control, serve,
 };
 use virtio_defs::feature;
 use virtqueue::EventFd;
@@ -140,7 +140,7 @@ pub struct Port {
     pub control: PortControl,
     pub counters: PortCounters,
     pub path: PathBuf,
-    thread: Option<JoinHandle<Result<Served, ServeError>>>,
+    thread: Option<JoinHandle<std::io::Result<Served>>>,
 }
 
 impl Port {
@@ -149,37 +149,35 @@ impl Port {
     }
 
     pub fn with(path: &Path, mode: SocketMode, config: PortConfig) -> Port {
-        Port::start(path, mode, move || (Session::new("port", config), None))
+        let sockets = Port::socket(path, mode).listen().unwrap();
+        Port::start(path, mode, move || (Session::new("port", config), sockets))
+    }
+
+    pub fn socket(path: &Path, mode: SocketMode) -> PortSocket {
+        PortSocket { path: path.to_owned(), mode, permissions: None }
     }
 
     pub fn start(
         path: &Path,
         mode: SocketMode,
-        session: impl FnOnce() -> (Session, Option<vhost_user_port::Adopted>) + Send + 'static,
+        session: impl FnOnce() -> (Session, Sockets) + Send + 'static,
     ) -> Port {
         let switch = ToySwitch::default();
         let (control, commands) = control();
-        let socket = PortSocket { path: path.to_owned(), mode, permissions: None };
+        let socket = Port::socket(path, mode);
         let host = switch.clone();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            let (session, adopted) = session();
-            runtime.block_on(serve(socket, session, host, commands, adopted))
+            let (session, sockets) = session();
+            runtime.block_on(serve(socket, session, host, commands, sockets))
         });
-        let port = Port {
+        Port {
             switch,
             control,
             counters: PortCounters::default(),
             path: path.to_owned(),
             thread: Some(thread),
-        };
-        if mode == SocketMode::Server {
-            let deadline = Instant::now() + Duration::from_secs(20);
-            while !path.exists() && Instant::now() < deadline {
-                std::thread::sleep(Duration::from_millis(1));
-            }
         }
-        port
     }
 
     /// Echoes what waits, and passes faults on as a switch does.
@@ -193,7 +191,7 @@ impl Port {
         }
     }
 
-    pub fn join(mut self) -> Result<Served, ServeError> {
+    pub fn join(mut self) -> std::io::Result<Served> {
         self.thread.take().expect("joined once").join().expect("serving doesn't panic")
     }
 

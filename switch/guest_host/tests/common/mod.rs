@@ -65,11 +65,12 @@ impl Port {
         let queues = Shared::default();
         let (control, commands) = control();
         let host = queues.clone();
+        let socket = PortSocket { path, mode, permissions: None };
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            let socket = PortSocket { path, mode, permissions: None };
+            let sockets = socket.listen().unwrap();
             let session = Session::new("port", PortConfig::default());
-            runtime.block_on(serve(socket, session, host, commands, None)).unwrap()
+            runtime.block_on(serve(socket, session, host, commands, sockets)).unwrap()
         });
         Port { queues, control, counters: PortCounters::default(), thread: Some(thread) }
     }
