@@ -177,9 +177,7 @@ impl FromStr for ObjectId {
 
 #[cfg(test)]
 mod tests {
-    extern crate std;
     use super::*;
-    use std::string::ToString;
 
     #[test]
     fn objects_are_written_as_they_are_read() {
