@@ -5,7 +5,6 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::time::Duration;
 use vhost_user::{Frontend, Header, MemoryRegion, Offer, Outgoing, ProtocolFeatures, RequestCode, VringAddr};
 use virtio_defs::feature;
@@ -56,12 +55,11 @@ pub struct Hostile {
 }
 
 impl Hostile {
-    /// Connects and negotiates all that is offered but `without`; protocol features only those in `protocol`.
+    /// Negotiates all that is offered but `without`; protocol features only those in `protocol`.
     ///
     /// # Errors
-    /// Nobody listens, or the switch does not offer what is needed.
-    pub fn connect(socket: &Path, packed: bool, protocol: ProtocolFeatures, without: u64) -> Result<Self> {
-        let mut front = Frontend::connect(socket)?;
+    /// The switch hangs up, or does not offer what is needed.
+    pub fn new(mut front: Frontend, packed: bool, protocol: ProtocolFeatures, without: u64) -> Result<Self> {
         front.set_timeout(Some(ANSWER_LIMIT))?;
         let layout = if packed { 0 } else { feature::RING_PACKED };
         let virtio = !(layout | without | feature::VHOST_LOG_ALL);
@@ -83,15 +81,32 @@ impl Hostile {
         MemoryRegion { guest_addr: GPA, size: MEMORY_BYTES, user_addr: USER, mmap_offset: 0 }
     }
 
-    /// Shows its memory and starts both rings, empty.
+    /// Shows its memory.
+    ///
+    /// # Errors
+    /// The switch hangs up or refuses.
+    pub fn show_memory(&mut self) -> Result<()> {
+        Ok(self.front.set_mem_table(&[(self.region(), self.memory.as_fd())])?)
+    }
+
+    /// Shows its memory, starts both rings, empty, and waits until the switch has done its part.
     ///
     /// # Errors
     /// The switch hangs up or refuses.
     pub fn start(&mut self) -> Result<()> {
-        self.front.set_mem_table(&[(self.region(), self.memory.as_fd())])?;
+        self.show_memory()?;
         for ring in [Ring::Receives, Ring::Transmits] {
             self.start_ring(ring, RING_SIZE.into())?;
         }
+        self.settle()
+    }
+
+    /// Waits until everything said before has been handled.
+    ///
+    /// # Errors
+    /// The switch has hung up.
+    pub fn settle(&mut self) -> Result<()> {
+        self.front.offer()?;
         Ok(())
     }
 

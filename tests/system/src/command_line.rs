@@ -137,7 +137,7 @@ fn show_ports_adds_up(context: &Context) -> Result<()> {
 const IN_FLIGHT: u64 = 64;
 
 /// Checks `received + copies + injected = sent + dropped + punted` over all ports and returns `received`.
-fn balance(shown: &Value, tolerance: u64) -> Result<u64> {
+pub(crate) fn balance(shown: &Value, tolerance: u64) -> Result<u64> {
     let ports = shown.as_array().or_else(|| shown["ports"].as_array()).context("no ports shown")?;
     let sum = |key: &str| ports.iter().map(|port| port[key].as_u64().unwrap_or(0)).sum::<u64>();
     let drops = |port: &Value| -> u64 {

@@ -7,6 +7,7 @@ mod command_line;
 mod dpdk;
 mod kernel;
 mod linux_guests;
+mod resilience;
 mod traffic;
 
 use anyhow::Result;
@@ -125,7 +126,7 @@ impl std::fmt::Display for Tally {
 pub fn all() -> Vec<Scenario> {
     let families = [command_line::SCENARIOS, dpdk::SCENARIOS, kernel::SCENARIOS, linux_guests::SCENARIOS];
     let copy = |s: &Scenario| Scenario::new(s.name, s.needs, s.run);
-    families.into_iter().flatten().map(copy).collect()
+    families.into_iter().flatten().chain(resilience::scenarios()).map(copy).collect()
 }
 
 /// Runs the scenarios whose names contain `filter` through `system`, and prints how each came out.

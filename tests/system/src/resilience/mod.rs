@@ -1,0 +1,16 @@
+//! What the others feel when a guest is hostile, dies or moves, and when the switch is killed.
+//!
+//! Most scenarios are played before the same audience: two guests in conversation, whose frames are numbered. They lose
+//! none, and the longest time that one of theirs took is noted: no pause was longer. docs/resilience.md is the table of
+//! what these scenarios print.
+
+mod hostile_messages;
+mod hostile_rings;
+mod stage;
+mod storm;
+
+use crate::Scenario;
+
+pub(crate) fn scenarios() -> impl Iterator<Item = &'static Scenario> {
+    [hostile_rings::SCENARIOS, hostile_messages::SCENARIOS, storm::SCENARIOS].into_iter().flatten()
+}
