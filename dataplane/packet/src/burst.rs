@@ -35,6 +35,7 @@ struct Frame {
     skip: u16,
     offload: Offload,
     taken: bool,
+    edited: bool,
     /// The receiving driver's own note on the frame (descriptor, buffer).
     token: u64,
 }
@@ -51,6 +52,7 @@ impl Frame {
         skip: 0,
         offload: Offload { flags: 0, gso_type: 0, hdr_len: 0, gso_size: 0, csum_start: 0, csum_offset: 0 },
         taken: false,
+        edited: false,
         token: 0,
     };
 }
@@ -62,6 +64,8 @@ struct Head([u8; HEADROOM + HEAD_MAX]);
 /// Up to [`BURST_MAX`] borrowed frames and their heads. See the crate's documentation.
 pub struct Burst {
     len: usize,
+    owner: u64,
+    takeable: u32,
     frames: Box<[Frame; BURST_MAX]>,
     heads: Box<[Head; BURST_MAX]>,
     rest: Vec<Segment>,
@@ -82,6 +86,8 @@ impl Burst {
     pub fn new() -> Self {
         Self {
             len: 0,
+            owner: 0,
+            takeable: 0,
             frames: Box::new([Frame::EMPTY; BURST_MAX]),
             heads: Box::new([Head([0; HEADROOM + HEAD_MAX]); BURST_MAX]),
             rest: Vec::with_capacity(SEGMENTS_MAX),
@@ -116,6 +122,8 @@ impl Burst {
     #[inline(always)]
     pub fn clear(&mut self) {
         self.len = 0;
+        self.owner = 0;
+        self.takeable = 0;
         self.rest.clear();
     }
 
@@ -194,8 +202,38 @@ impl Burst {
         self.frames[i].token
     }
 
+    /// Says who knows what the tokens of this burst mean: a number that one driver has given itself, not 0.
+    #[inline]
+    pub fn set_owner(&mut self, owner: u64) {
+        self.owner = owner;
+    }
+
+    /// Who knows what the tokens mean; 0 for nobody but the queue it came from.
+    #[inline(always)]
+    pub fn owner(&self) -> u64 {
+        self.owner
+    }
+
+    /// Says that the next output of frame `i` is its only one.
+    #[inline(always)]
+    pub fn allow_take(&mut self, i: usize) {
+        self.takeable |= 1 << i;
+    }
+
+    /// Says that the next output of each frame is its only one.
+    #[inline(always)]
+    pub fn allow_take_all(&mut self) {
+        self.takeable = u32::MAX;
+    }
+
+    /// Whether a transmit queue may [take](Self::take) frame `i` instead of copying it.
+    #[inline(always)]
+    pub fn may_take(&self, i: usize) -> bool {
+        self.takeable & 1 << i != 0
+    }
+
     /// Marks frame `i` as taken over by a transmit queue that understands its token: the buffer moved on, and
-    /// the receiving driver must not give it back. Only for a frame whose last output this is.
+    /// the receiving driver must not give it back. Only for a frame that [may be taken](Self::may_take).
     #[inline]
     pub fn take(&mut self, i: usize) {
         self.frames[i].taken = true;
@@ -233,10 +271,23 @@ impl Burst {
         &self.heads[i].0[f.head_start as usize..][..f.head_len as usize]
     }
 
+    /// Whether the head of frame `i` may differ from the source's bytes it stands for.
+    #[inline(always)]
+    pub fn is_edited(&self, i: usize) -> bool {
+        self.frames[i].edited
+    }
+
+    /// Bytes of the source that the head of frame `i` stands for.
+    #[inline(always)]
+    pub fn replaced(&self, i: usize) -> usize {
+        self.frames[i].skip as usize
+    }
+
     /// The loaded head of frame `i`, to be rewritten.
     #[inline(always)]
     pub fn head_mut(&mut self, i: usize) -> &mut [u8] {
-        let f = &self.frames[i];
+        let f = &mut self.frames[i];
+        f.edited = true;
         &mut self.heads[i].0[f.head_start as usize..][..f.head_len as usize]
     }
 
@@ -246,6 +297,7 @@ impl Burst {
         let f = &mut self.frames[i];
         let ok = f.head_start as usize >= n;
         if ok {
+            f.edited = true;
             f.head_start -= n as u16;
             f.head_len += n as u16;
         }
@@ -259,6 +311,7 @@ impl Burst {
     pub fn shrink_front(&mut self, i: usize, n: usize) {
         let f = &mut self.frames[i];
         assert!(n <= f.head_len as usize, "head of {} bytes can't lose {n}", f.head_len);
+        f.edited = true;
         f.head_start += n as u16;
         f.head_len -= n as u16;
     }
@@ -426,6 +479,39 @@ mod tests {
         assert_eq!(contents(&burst, 0), expected);
         burst.shrink_front(0, 24);
         assert_eq!(contents(&burst, 0), bytes[20..]);
+    }
+
+    #[test]
+    fn only_heads_that_were_touched_count_as_edited() {
+        let bytes = [0u8; 60];
+        let mut burst = Burst::new();
+        for _ in 0..3 {
+            // SAFETY: `bytes` outlives the burst.
+            unsafe { burst.push(bytes.as_ptr(), 60, Offload::default(), 0) };
+        }
+        (0..3).for_each(|i| burst.load_head(i, 64));
+        burst.head_mut(1)[0] = 1;
+        burst.shrink_front(2, 4);
+        assert_eq!([0, 1, 2].map(|i| burst.is_edited(i)), [false, true, true]);
+        assert_eq!([0, 1, 2].map(|i| burst.replaced(i)), [60; 3]);
+    }
+
+    #[test]
+    fn a_frame_may_be_taken_only_when_said_so_and_not_in_the_next_burst() {
+        let bytes = [0u8; 60];
+        let mut burst = Burst::new();
+        for _ in 0..2 {
+            burst.set_owner(7);
+            // SAFETY: `bytes` outlives the burst.
+            unsafe { burst.push(bytes.as_ptr(), 60, Offload::default(), 0) };
+            assert!(!burst.may_take(0) && !burst.is_taken(0));
+            burst.allow_take(0);
+            assert!(burst.may_take(0));
+            burst.take(0);
+            assert!(burst.is_taken(0));
+            burst.clear();
+            assert_eq!(burst.owner(), 0);
+        }
     }
 
     #[test]

@@ -226,7 +226,10 @@ impl Engine {
             self.act.stats.shortcut_hits.add(frames as u64);
             match kind {
                 Kind::Drop(reason) => from.counters.dropped(reason, frames as u64),
-                Kind::Output(to) => self.act.send(plane, burst, to, &ALL[..frames], from),
+                Kind::Output(to) => {
+                    burst.allow_take_all();
+                    self.act.send(plane, burst, to, &ALL[..frames], from);
+                }
                 Kind::Normal => {
                     for i in 0..frames {
                         burst.load_head(i, HEAD_FIRST);
@@ -305,7 +308,10 @@ impl Engine {
         let generation = bridge.fdb.generation();
         for (i, &decision) in decisions[..frames].iter().enumerate() {
             match cache.hit(decision, 1, burst.frame_len(i) as u64) {
-                Kind::Output(to) if to != from.port => act.push(plane, burst, to, i, from),
+                Kind::Output(to) if to != from.port => {
+                    burst.allow_take(i);
+                    act.push(plane, burst, to, i, from);
+                }
                 Kind::Output(_) => from.counters.dropped(DropReason::Hairpin, 1),
                 Kind::Drop(reason) => from.counters.dropped(reason, 1),
                 Kind::Normal => act.normal(plane, bridge, burst, i, from, generation),
@@ -468,10 +474,13 @@ impl Actor {
     ) {
         burst.load_head(i, HEAD_MAX);
         let mut outputs = 0;
-        for op in ops {
+        for (at, op) in ops.iter().enumerate() {
             match *op {
                 Op::Output(to) if to == from.port.0 => {}
                 Op::Output(to) => {
+                    if outputs == 0 && at + 1 == ops.len() {
+                        burst.allow_take(i);
+                    }
                     self.push(plane, burst, PortId(to), i, from);
                     outputs += 1;
                 }
@@ -523,7 +532,10 @@ impl Actor {
         };
         let forward = self.memo.normal(&bridge.ports, &bridge.fdb, generation, eth, from.port, self.now_secs);
         match forward {
-            Forward::Unicast { port, tag: TagOp::Keep } => self.push(plane, burst, port, i, from),
+            Forward::Unicast { port, tag: TagOp::Keep } => {
+                burst.allow_take(i);
+                self.push(plane, burst, port, i, from);
+            }
             Forward::Drop(reason) => from.counters.dropped(reason, 1),
             forward => self.forward(plane, bridge, burst, i, from, forward, eth.tci()),
         }
@@ -558,6 +570,9 @@ impl Actor {
         forward: Forward,
         tci: u16,
     ) {
+        if matches!(forward, Forward::Unicast { .. }) {
+            burst.allow_take(i);
+        }
         let outputs = self.outputs_of(plane, bridge, burst, i, from, forward, tci);
         self.finish(from, outputs, DropReason::VlanOut);
     }
