@@ -19,6 +19,8 @@
 
 pub mod checksum;
 mod ethernet;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod icmp;
 mod ip;
 mod segmentation;

@@ -21,6 +21,8 @@
 #![allow(unsafe_code)]
 
 mod dirty_log;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod mapping;
 mod mem_map;
 mod shared;

@@ -6,14 +6,14 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use guest_memory::{MemMap, RegionSpec, SharedMemory};
+use guest_memory::{Mapping, MemMap, RegionSpec, SharedMemory};
 use packet::{BURST_MAX, Burst, Offload};
 use port::{DropReason, PortCounters, RxQueue, Selection, TxQueue};
 use virtio_defs::{feature, net};
 
 use crate::driver::{Buffer, Driver, DriverConfig};
 use crate::net_header::judge;
-use crate::{FRAME_MAX, RingConfig, VirtioRx, VirtioTx};
+use crate::{FRAME_MAX, InflightRegion, RingConfig, VirtioRx, VirtioTx};
 
 const GPA: u64 = 0x10_0000;
 const USER: u64 = 0x7000_0000;
@@ -21,6 +21,8 @@ const MEMORY: usize = 64 << 10;
 const SIZE: u16 = 16;
 const RX_RING: usize = 4096;
 const DATA: usize = 8192;
+/// Where indirect tables lie.
+const TABLE: usize = 0x8000;
 
 thread_local! {
     /// The guest's memory, made once: mapping it for each input would be most of the work.
@@ -48,6 +50,61 @@ pub fn fuzz_split(data: &[u8]) {
 /// Runs an input against a packed ring's two queues.
 pub fn fuzz_packed(data: &[u8]) {
     run(data, feature::RING_PACKED);
+}
+
+/// Hands the input to the switch as the contents of indirect tables, on a split and on a packed ring: the first byte says
+/// how long the table claims to be, the rest lies where the table is.
+pub fn fuzz_indirect(data: &[u8]) {
+    let Some((&[low, high], table)) = data.split_first_chunk::<2>() else { return };
+    let claimed = u32::from(u16::from_le_bytes([low, high]));
+    let table = &table[..table.len().min(MEMORY - TABLE)];
+    for layout in [0, feature::RING_PACKED] {
+        let features = feature::VERSION_1 | feature::INDIRECT_DESC | net::feature::MRG_RXBUF | layout;
+        let (memory, mut ends) = ends(features);
+        poke(&memory, TABLE, table);
+        for driver in [&mut ends.sender, &mut ends.receiver] {
+            // Twice the same table, with chains of the ordinary kind around: what is behind a bad one matters too.
+            for _ in 0..2 {
+                let at = GPA + DATA as u64;
+                driver.add(&[Buffer { writable: driver.offset() != 0, ..Buffer::readable(at, 112) }], 0);
+                driver.add_table(GPA + TABLE as u64, claimed, 0);
+            }
+            driver.publish();
+        }
+        let (counters, mut burst) = (PortCounters::default(), Burst::new());
+        for _ in 0..3 {
+            receive(&mut ends.rx, &mut ends.tx, &mut burst, &counters);
+        }
+    }
+}
+
+/// Starts a packed ring whose in-flight record and descriptors are the input: what a front-end may have made of them
+/// since the switch was killed.
+pub fn fuzz_recovery(data: &[u8]) {
+    let features = feature::VERSION_1 | feature::RING_PACKED;
+    let (memory, map) = guest();
+    let driver = Driver::new(memory.clone(), 0, DriverConfig { size: SIZE, features, gpa: GPA });
+    let region = InflightRegion::create(1, SIZE, true).expect("memory for fuzzing");
+    let fd = region.fd().expect("it is ours");
+    let record = Mapping::new(fd, 0, region.bytes()).expect("a mapping for fuzzing");
+    let (in_record, in_ring) = data.split_at(data.len().min(region.bytes() as usize));
+    // SAFETY: no more than the region has, and a memfd's mapping overlaps nothing of ours.
+    unsafe { record.start().as_ptr().copy_from_nonoverlapping(in_record.as_ptr(), in_record.len()) };
+    poke(&memory, 0, &in_ring[..in_ring.len().min(usize::from(SIZE) * 16)]);
+    let (desc, avail, used) = driver.user_addresses(USER);
+    let mut config = RingConfig::new(SIZE, desc, avail, used, features);
+    config.inflight = region.queue(0);
+    let Ok(mut rx) = VirtioRx::new(config, map) else { return };
+    let (counters, mut burst) = (PortCounters::default(), Burst::new());
+    for _ in 0..2 {
+        burst.clear();
+        // What the ring holds is a guest's affair; that it is accounted for is ours.
+        let received = rx.receive(&mut burst, &counters);
+        assert!(received.is_ok() || burst.is_empty());
+        rx.release(&mut burst, &counters);
+    }
+    let base = rx.into_state().base;
+    assert!(u32::from(SIZE) > base & 0x7fff && u32::from(SIZE) > base >> 16 & 0x7fff, "base {base:#x}");
 }
 
 /// Judges a header of twelve bytes against a frame length (two bytes) and features (one byte).
@@ -85,6 +142,29 @@ fn trustworthy(o: &Offload, len: usize) {
     }
 }
 
+/// Both rings of a guest, the driver's end and the switch's.
+struct Ends {
+    sender: Driver,
+    receiver: Driver,
+    rx: VirtioRx,
+    tx: VirtioTx,
+}
+
+/// Fresh rings with these features, in the guest's memory.
+fn ends(features: u64) -> (Arc<SharedMemory>, Ends) {
+    let (memory, map) = guest();
+    let config = DriverConfig { size: SIZE, features, gpa: GPA };
+    let sender = Driver::new(memory.clone(), 0, config);
+    let receiver = Driver::new(memory.clone(), RX_RING, config);
+    let ring = |driver: &Driver| {
+        let (desc, avail, used) = driver.user_addresses(USER);
+        RingConfig::new(SIZE, desc, avail, used, features)
+    };
+    let rx = VirtioRx::new(ring(&sender), map.clone()).expect("an honest start");
+    let tx = VirtioTx::new(ring(&receiver), map).expect("an honest start");
+    (memory, Ends { sender, receiver, rx, tx })
+}
+
 /// The input's bytes, taken from the front.
 struct Input<'a>(&'a [u8]);
 
@@ -109,24 +189,14 @@ fn run(data: &[u8], layout: u64) {
     ];
     let chosen: u64 =
         choices.iter().enumerate().filter(|(bit, _)| choice >> bit & 1 == 1).map(|(_, f)| f).sum();
-    let features = feature::VERSION_1 | layout | chosen;
-
-    let (memory, map) = guest();
-    let config = DriverConfig { size: SIZE, features, gpa: GPA };
-    let (mut sender, mut receiver) =
-        (Driver::new(memory.clone(), 0, config), Driver::new(memory.clone(), RX_RING, config));
-    let ring = |driver: &Driver| {
-        let (desc, avail, used) = driver.user_addresses(USER);
-        RingConfig::new(SIZE, desc, avail, used, features)
-    };
-    let mut rx = VirtioRx::new(ring(&sender), map.clone()).expect("an honest start");
-    let mut tx = VirtioTx::new(ring(&receiver), map).expect("an honest start");
+    let (memory, Ends { mut sender, mut receiver, mut rx, mut tx }) =
+        ends(feature::VERSION_1 | layout | chosen);
     for n in 0..6u64 {
         let at = GPA + DATA as u64 + n * 1024;
         sender.add(&[Buffer::readable(at, 12), Buffer::readable(at + 12, 100)], 0);
         sender.add_indirect(
             &[Buffer::readable(at, 6), Buffer::readable(at + 6, 200)],
-            0x8000 + n as usize * 32,
+            TABLE + n as usize * 32,
             0,
         );
         receiver.add(&[Buffer::writable(at + 512, 30), Buffer::writable(at + 600, 300)], 0);
@@ -271,6 +341,42 @@ mod tests {
     #[test]
     fn the_corpus_breaks_nothing_in_a_packed_ring() {
         corpus(20_000, 0xc2b2_ae3d_27d4_eb4f, fuzz_packed);
+    }
+
+    #[test]
+    fn an_indirect_table_of_two_buffers_is_a_frame_and_any_other_is_survived() {
+        let entry = |addr: u64, len: u32, flags: u16, next: u16| {
+            [&addr.to_le_bytes()[..], &len.to_le_bytes(), &flags.to_le_bytes(), &next.to_le_bytes()].concat()
+        };
+        let at = GPA + DATA as u64;
+        let good = [vec![32, 0], entry(at, 12, 1, 1), entry(at + 64, 60, 0, 0)].concat();
+        fuzz_indirect(&good);
+        let mut random = 0x2545_f491_4f6c_dd1du64;
+        for _ in 0..2000 {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            let mut bad = good.clone();
+            let place = random as usize % bad.len();
+            bad[place] ^= 1 << (random >> 32 & 7);
+            fuzz_indirect(&bad);
+        }
+    }
+
+    #[test]
+    fn any_record_of_a_killed_predecessor_is_survived() {
+        let mut record = vec![0u8; 32 + 32 * usize::from(SIZE)];
+        record[8..10].copy_from_slice(&0x5257u16.to_le_bytes());
+        record[10..12].copy_from_slice(&SIZE.to_le_bytes());
+        let mut random = 0x9e37_79b9_7f4a_7c15u64;
+        for _ in 0..2000 {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            record[16..24].copy_from_slice(&(random & 0x001f_801f_801f).to_le_bytes());
+            record[32 + 32 * (random as usize >> 48 & 15)] = (random >> 40) as u8;
+            fuzz_recovery(&record);
+        }
     }
 
     #[test]

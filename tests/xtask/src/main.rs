@@ -2,6 +2,8 @@
 
 mod bench;
 mod cargo;
+mod fuzz;
+mod sim;
 mod test;
 
 use anyhow::Result;
@@ -39,6 +41,18 @@ enum Task {
     ///
     /// Installs missing Debian packages first (needs root). Wants both cores for itself.
     Bench(bench::Arguments),
+    /// The fuzz targets under libFuzzer: executions and findings of each.
+    ///
+    /// Inputs that reach something new are kept in `target/fuzz/corpus`, findings in `target/fuzz/findings`.
+    Fuzz(fuzz::Arguments),
+    /// The whole switch in one thread, in virtual time, with seeded faults.
+    ///
+    /// `--seeds N` goes through N seeds; `--seed N` replays one and shows what it does; `--help` lists the rest.
+    Sim {
+        /// Passed on to the simulation.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Prints the Debian packages that tests and benchmarks install.
     CiPackages,
 }
@@ -73,6 +87,8 @@ fn main() -> Result<ExitCode> {
             bench::run(&arguments)?;
             true
         }
+        Task::Fuzz(arguments) => fuzz::run(&arguments)?,
+        Task::Sim { arguments } => sim::run(&arguments)?,
         Task::CiPackages => {
             println!("{}", [packages::FOR_TESTS, packages::FOR_BENCH].concat().join("\n"));
             true

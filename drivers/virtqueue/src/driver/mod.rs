@@ -219,10 +219,14 @@ impl Driver {
                 }
             }
         }
-        let addr = self.config.gpa + table as u64;
+        self.add_table(self.config.gpa + table as u64, bytes as u32, token)
+    }
+
+    /// Adds a chain through whatever lies `bytes` long at guest-physical address `table`.
+    pub(crate) fn add_table(&mut self, table: u64, bytes: u32, token: u32) -> bool {
         match &mut self.ring {
-            AnyDriver::Split(ring) => ring.add_table(addr, bytes as u32, token),
-            AnyDriver::Packed(ring) => ring.add_table(addr, bytes as u32, token),
+            AnyDriver::Split(ring) => ring.add_table(table, bytes, token),
+            AnyDriver::Packed(ring) => ring.add_table(table, bytes, token),
         }
     }
 
