@@ -1,11 +1,11 @@
 //! Message-signalled interrupts: an event descriptor on one side, an address and a datum on the other.
 
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
 use kvm_bindings::{KVM_IRQ_ROUTING_MSI, KvmIrqRouting, kvm_irq_routing_entry};
-use vmm_sys_util::eventfd::EventFd;
 
-use crate::vm::lock;
+use crate::vm::{as_event, lock};
 use crate::{KvmError, Vm};
 
 /// First interrupt number that is a message; those below are lines.
@@ -98,24 +98,18 @@ fn message_route(gsi: u32, message: &MsiMessage) -> kvm_irq_routing_entry {
 pub struct MsiVector {
     vm: Arc<Vm>,
     gsi: u32,
-    event: EventFd,
+    event: OwnedFd,
     unmasked: Mutex<bool>,
 }
 
 impl MsiVector {
-    pub(crate) fn new(vm: &Arc<Vm>) -> Result<MsiVector, KvmError> {
+    pub(crate) fn new(vm: &Arc<Vm>, event: BorrowedFd<'_>) -> Result<MsiVector, KvmError> {
         let call = "KVM_IRQFD";
-        let event = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)
-            .map_err(|source| KvmError { call: "eventfd", source })?;
+        let event = event.try_clone_to_owned().map_err(|source| KvmError { call: "dup", source })?;
         let gsi = lock(&vm.routes)
             .take()
             .ok_or_else(|| KvmError { call, source: std::io::ErrorKind::QuotaExceeded.into() })?;
         Ok(MsiVector { vm: vm.clone(), gsi, event, unmasked: Mutex::new(false) })
-    }
-
-    /// What to signal.
-    pub fn event(&self) -> &EventFd {
-        &self.event
     }
 
     /// Sends this message from now on; what was signalled while masked is sent now.
@@ -130,7 +124,10 @@ impl MsiVector {
             set_routes(&self.vm, &routes)?;
         }
         if !*unmasked {
-            self.vm.fd.register_irqfd(&self.event, self.gsi).map_err(KvmError::of("KVM_IRQFD"))?;
+            self.vm
+                .fd
+                .register_irqfd(&as_event(self.event.as_fd()), self.gsi)
+                .map_err(KvmError::of("KVM_IRQFD"))?;
             *unmasked = true;
         }
         Ok(())
@@ -143,7 +140,10 @@ impl MsiVector {
     pub fn mask(&self) -> Result<(), KvmError> {
         let mut unmasked = lock(&self.unmasked);
         if *unmasked {
-            self.vm.fd.unregister_irqfd(&self.event, self.gsi).map_err(KvmError::of("KVM_IRQFD"))?;
+            self.vm
+                .fd
+                .unregister_irqfd(&as_event(self.event.as_fd()), self.gsi)
+                .map_err(KvmError::of("KVM_IRQFD"))?;
             *unmasked = false;
         }
         Ok(())

@@ -38,4 +38,3 @@ pub use hypervisor::Hypervisor;
 pub use interrupts::{MsiMessage, MsiVector};
 pub use vcpu::{Exit, Vcpu};
 pub use vm::Vm;
-pub use vmm_sys_util::eventfd::EventFd;

@@ -1,5 +1,7 @@
 //! A machine.
 
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kvm_bindings::kvm_userspace_memory_region;
@@ -76,9 +78,9 @@ impl Vm {
     ///
     /// # Errors
     /// The kernel refuses: the address is taken by another event.
-    pub fn attach_doorbell(&self, address: u64, event: &EventFd) -> Result<(), KvmError> {
+    pub fn attach_doorbell(&self, address: u64, event: BorrowedFd<'_>) -> Result<(), KvmError> {
         self.fd
-            .register_ioevent(event, &IoEventAddress::Mmio(address), NoDatamatch)
+            .register_ioevent(&as_event(event), &IoEventAddress::Mmio(address), NoDatamatch)
             .map_err(KvmError::of("KVM_IOEVENTFD"))
     }
 
@@ -86,9 +88,9 @@ impl Vm {
     ///
     /// # Errors
     /// It wasn't attached.
-    pub fn detach_doorbell(&self, address: u64, event: &EventFd) -> Result<(), KvmError> {
+    pub fn detach_doorbell(&self, address: u64, event: BorrowedFd<'_>) -> Result<(), KvmError> {
         self.fd
-            .unregister_ioevent(event, &IoEventAddress::Mmio(address), NoDatamatch)
+            .unregister_ioevent(&as_event(event), &IoEventAddress::Mmio(address), NoDatamatch)
             .map_err(KvmError::of("KVM_IOEVENTFD"))
     }
 
@@ -96,17 +98,23 @@ impl Vm {
     ///
     /// # Errors
     /// The kernel refuses: no such line.
-    pub fn attach_line(&self, line: u32, event: &EventFd) -> Result<(), KvmError> {
-        self.fd.register_irqfd(event, line).map_err(KvmError::of("KVM_IRQFD"))
+    pub fn attach_line(&self, line: u32, event: BorrowedFd<'_>) -> Result<(), KvmError> {
+        self.fd.register_irqfd(&as_event(event), line).map_err(KvmError::of("KVM_IRQFD"))
     }
 
-    /// Makes a vector for message-signalled interrupts, masked.
+    /// Makes a vector for message-signalled interrupts, masked, to be raised by `event`.
     ///
     /// # Errors
-    /// All are in use, or the system has no event descriptor left.
-    pub fn create_msi_vector(self: &Arc<Self>) -> Result<MsiVector, KvmError> {
-        MsiVector::new(self)
+    /// All are in use, or the process has no descriptor left.
+    pub fn create_msi_vector(self: &Arc<Self>, event: BorrowedFd<'_>) -> Result<MsiVector, KvmError> {
+        MsiVector::new(self, event)
     }
+}
+
+/// The descriptor as the type that kvm-ioctls wants.
+pub(crate) fn as_event(fd: BorrowedFd<'_>) -> ManuallyDrop<EventFd> {
+    // SAFETY: the descriptor is open as long as `fd` is borrowed, and never closed by what is made here.
+    ManuallyDrop::new(unsafe { EventFd::from_raw_fd(fd.as_raw_fd()) })
 }
 
 /// Locks, whatever a thread that panicked left behind.

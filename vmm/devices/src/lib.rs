@@ -1,0 +1,17 @@
+//! The devices of a virtual machine, one folder a device.
+//!
+//! - [`pci::Bus`] is what the guest's accesses to PCI addresses reach; each device on it is a [`pci::Function`].
+//! - [`virtio::Device`] is what a virtio device is made of; [`virtio::Transport`] puts one on the PCI bus.
+//! - [`serial::Serial`] is the serial port.
+//! - [`Platform`] is what they need of the machine: doorbells and interrupt vectors. So nothing here knows the
+//!   hypervisor, and everything runs in tests without one.
+//!
+//! Whatever the guest writes, to whichever register, is taken from it as bytes, judged, and at worst without effect.
+
+pub mod pci;
+mod platform;
+pub mod serial;
+pub mod virtio;
+
+pub use platform::{Message, Platform, Vector};
+pub use virtqueue::EventFd;

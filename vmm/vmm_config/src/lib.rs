@@ -1,0 +1,402 @@
+//! What a virtual machine is to be: types in which it is written, and what can be said about it without starting it.
+//!
+//! A [`Vm`] is made by whoever reads a file (`switch_config` for `[[vm]]`), and handed to the process that becomes the
+//! machine as JSON. No I/O, no clock.
+//!
+//! ```
+//! use vmm_config::{Kernel, MemorySize};
+//!
+//! assert_eq!("64M".parse::<MemorySize>().unwrap().bytes(), 64 << 20);
+//! assert!(matches!("builtin:forward".parse(), Ok(Kernel::Builtin(_))));
+//! assert!("builtin:fly".parse::<Kernel>().unwrap_err().to_string().contains("reflect"));
+//! ```
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// A machine.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vm {
+    /// Its name, unique on this host's control directory.
+    pub name: VmName,
+    /// What it starts.
+    pub kernel: Kernel,
+    /// Initial file system.
+    pub initrd: Option<PathBuf>,
+    /// Command line, as the user gave it.
+    pub command_line: String,
+    /// Processors.
+    pub cpus: CpuCount,
+    /// Host processors: that of machine processor `n` is `pins[n % pins.len()]`; not pinned if empty.
+    pub pins: Vec<u32>,
+    /// Memory.
+    pub memory: MemorySize,
+    /// Whether memory is to come from huge pages.
+    pub huge_pages: bool,
+    /// Network devices, in the order of their PCI numbers.
+    pub net: Vec<Net>,
+    /// Disks, behind the network devices.
+    pub disks: Vec<Disk>,
+    /// When it is started again.
+    pub restart: Restart,
+    /// Its control socket.
+    pub control: PathBuf,
+    /// Where its process writes its log and the guest's console is recorded; nowhere if `None`.
+    pub log: Option<PathBuf>,
+}
+
+/// A network device.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Net {
+    /// The switch's port it is one side of.
+    pub port: String,
+    /// What moves its frames.
+    pub backend: NetBackend,
+    /// Ethernet address.
+    pub mac: [u8; 6],
+    /// Entries of a queue at most.
+    pub queue_size: u16,
+    /// Longest IP packet; not told to the guest if `None`.
+    pub mtu: Option<u16>,
+}
+
+/// What moves a network device's frames.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum NetBackend {
+    /// A switch works on the guest's rings.
+    VhostUser {
+        /// Where it listens.
+        socket: PathBuf,
+    },
+}
+
+/// A disk.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disk {
+    /// The image, raw.
+    pub path: PathBuf,
+    /// Whether the guest may only read it.
+    pub read_only: bool,
+}
+
+/// A word of the file that means nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} `{text}` (allowed: {allowed})")]
+pub struct Invalid {
+    what: &'static str,
+    text: String,
+    allowed: String,
+}
+
+impl Invalid {
+    fn new(what: &'static str, text: &str, allowed: impl Into<String>) -> Invalid {
+        Invalid { what, text: text.chars().take(60).collect(), allowed: allowed.into() }
+    }
+
+    /// What is wrong, without what would be right.
+    pub fn problem(&self) -> String {
+        format!("{} `{}`", self.what, self.text)
+    }
+
+    /// What would be right.
+    pub fn allowed(&self) -> &str {
+        &self.allowed
+    }
+}
+
+/// A machine's name: letters, digits, `-`, `_`, `.`; it becomes part of file names.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct VmName(String);
+
+impl VmName {
+    /// Most bytes of a name: control sockets' paths are short.
+    pub const BYTES_MAX: usize = 32;
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for VmName {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<VmName, Invalid> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let good = (1..=Self::BYTES_MAX).contains(&text.len())
+            && text.chars().all(plain)
+            && text.starts_with(|c: char| c.is_ascii_alphanumeric());
+        if good {
+            Ok(VmName(text.to_owned()))
+        } else {
+            Err(Invalid::new("a machine can't be called", text, "1 to 32 letters, digits, `-`, `_`, `.`"))
+        }
+    }
+}
+
+impl fmt::Display for VmName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl TryFrom<String> for VmName {
+    type Error = Invalid;
+
+    fn try_from(text: String) -> Result<VmName, Invalid> {
+        text.parse()
+    }
+}
+
+impl From<VmName> for String {
+    fn from(name: VmName) -> String {
+        name.0
+    }
+}
+
+/// What a machine starts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Kernel {
+    /// A file: ELF or bzImage (x86-64), Image (64-bit Arm).
+    File(PathBuf),
+    /// The micro-guest.
+    Builtin(BuiltinMode),
+}
+
+/// What the micro-guest does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BuiltinMode {
+    /// Sends each frame back where it came from.
+    Reflect,
+    /// Sends what it receives on one port out of the other.
+    Forward,
+    /// Sends numbered frames and counts those that come back.
+    Generate,
+    /// Takes frames and counts.
+    Sink,
+}
+
+impl BuiltinMode {
+    /// Every mode.
+    pub const ALL: [BuiltinMode; 4] =
+        [BuiltinMode::Reflect, BuiltinMode::Forward, BuiltinMode::Generate, BuiltinMode::Sink];
+
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            BuiltinMode::Reflect => "reflect",
+            BuiltinMode::Forward => "forward",
+            BuiltinMode::Generate => "generate",
+            BuiltinMode::Sink => "sink",
+        }
+    }
+}
+
+const BUILTIN: &str = "builtin:";
+
+impl FromStr for Kernel {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Kernel, Invalid> {
+        let Some(word) = text.strip_prefix(BUILTIN) else {
+            return match text {
+                "" => Err(Invalid::new("no kernel", text, "a path, or builtin:MODE")),
+                path => Ok(Kernel::File(path.into())),
+            };
+        };
+        match BuiltinMode::ALL.into_iter().find(|mode| mode.word() == word) {
+            Some(mode) => Ok(Kernel::Builtin(mode)),
+            None => {
+                let allowed = BuiltinMode::ALL.map(|mode| format!("{BUILTIN}{}", mode.word())).join(", ");
+                Err(Invalid::new("unknown built-in guest", text, allowed))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Kernel::File(path) => path.display().fmt(f),
+            Kernel::Builtin(mode) => write!(f, "{BUILTIN}{}", mode.word()),
+        }
+    }
+}
+
+impl TryFrom<String> for Kernel {
+    type Error = Invalid;
+
+    fn try_from(text: String) -> Result<Kernel, Invalid> {
+        text.parse()
+    }
+}
+
+impl From<Kernel> for String {
+    fn from(kernel: Kernel) -> String {
+        kernel.to_string()
+    }
+}
+
+/// Bytes of memory, a multiple of 2 MiB. Written with a unit: `64M`, `2G`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct MemorySize(u64);
+
+impl MemorySize {
+    /// Least and most bytes.
+    const RANGE: std::ops::RangeInclusive<u64> = 16 << 20..=1 << 40;
+    const UNIT: u64 = 2 << 20;
+
+    /// Bytes.
+    pub fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+impl FromStr for MemorySize {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<MemorySize, Invalid> {
+        let invalid = || {
+            Invalid::new(
+                "no size of memory:",
+                text,
+                "a number with M, G or T, from 16M to 1T, a multiple of 2M",
+            )
+        };
+        let at = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(invalid)?;
+        let (digits, unit) = text.split_at(at);
+        let shift = match unit {
+            "M" | "MiB" => 20,
+            "G" | "GiB" => 30,
+            "T" | "TiB" => 40,
+            _ => return Err(invalid()),
+        };
+        let number: u64 = digits.parse().map_err(|_| invalid())?;
+        let bytes = number.checked_mul(1 << shift).ok_or_else(invalid)?;
+        let good = Self::RANGE.contains(&bytes) && bytes.is_multiple_of(Self::UNIT);
+        if good { Ok(MemorySize(bytes)) } else { Err(invalid()) }
+    }
+}
+
+impl fmt::Display for MemorySize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_multiple_of(1 << 30) {
+            write!(f, "{}G", self.0 >> 30)
+        } else {
+            write!(f, "{}M", self.0 >> 20)
+        }
+    }
+}
+
+impl TryFrom<String> for MemorySize {
+    type Error = Invalid;
+
+    fn try_from(text: String) -> Result<MemorySize, Invalid> {
+        text.parse()
+    }
+}
+
+impl From<MemorySize> for String {
+    fn from(size: MemorySize) -> String {
+        size.to_string()
+    }
+}
+
+/// How many processors, 1 to 32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "i64", into = "i64")]
+pub struct CpuCount(u32);
+
+impl CpuCount {
+    /// Least and most processors.
+    pub const RANGE: std::ops::RangeInclusive<i64> = 1..=32;
+
+    /// The number.
+    pub fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl TryFrom<i64> for CpuCount {
+    type Error = Invalid;
+
+    fn try_from(number: i64) -> Result<CpuCount, Invalid> {
+        if Self::RANGE.contains(&number) {
+            Ok(CpuCount(number as u32))
+        } else {
+            Err(Invalid::new("no number of processors:", &number.to_string(), "1 to 32"))
+        }
+    }
+}
+
+impl From<CpuCount> for i64 {
+    fn from(count: CpuCount) -> i64 {
+        count.0.into()
+    }
+}
+
+/// When a machine that has ended is started again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Restart {
+    /// Never.
+    Never,
+    /// When it crashed: its process died, or the guest did.
+    #[default]
+    OnFailure,
+    /// Also when the guest has powered off.
+    Always,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units_and_bounds() {
+        let size = |text: &str| text.parse::<MemorySize>().map(MemorySize::bytes);
+        assert_eq!(size("64M"), Ok(64 << 20));
+        assert_eq!(size("3GiB"), Ok(3 << 30));
+        for bad in ["", "64", "M", "64K", "15M", "17M", "2T", "99999999999999999999G", "-1G", "64 M"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+        for good in ["64M", "2G", "1T"] {
+            assert_eq!(good.parse::<MemorySize>().unwrap().to_string().parse::<MemorySize>(), good.parse());
+        }
+    }
+
+    #[test]
+    fn names_are_fit_for_file_names() {
+        assert!("vm-1.test_x".parse::<VmName>().is_ok());
+        for bad in ["", "a/b", "..", ".hidden", "-x", "a b", "ä", &"x".repeat(33)] {
+            assert!(bad.parse::<VmName>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn kernels_are_paths_or_modes() {
+        assert_eq!("vmlinux".parse(), Ok(Kernel::File("vmlinux".into())));
+        for mode in BuiltinMode::ALL {
+            let kernel = Kernel::Builtin(mode);
+            assert_eq!(kernel.to_string().parse(), Ok(kernel));
+        }
+        let error = "builtin:nothing".parse::<Kernel>().unwrap_err();
+        assert_eq!(error.allowed(), "builtin:reflect, builtin:forward, builtin:generate, builtin:sink");
+    }
+
+    #[test]
+    fn processors_are_counted_from_1_to_32() {
+        assert!(CpuCount::try_from(0).is_err() && CpuCount::try_from(33).is_err());
+        assert_eq!(CpuCount::try_from(32).unwrap().get(), 32);
+    }
+}
