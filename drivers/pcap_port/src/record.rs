@@ -39,12 +39,20 @@ pub struct RecordOptions {
     pub buffer_bytes: usize,
     /// The direction to note on each frame, if any.
     pub direction: Option<Direction>,
+    /// Goes on behind what a file of that name has, as a new section (pcapng allows any number of them).
+    pub append: bool,
 }
 
 impl Default for RecordOptions {
-    /// Whole frames, 8 MiB of buffer, no direction.
+    /// Whole frames, 8 MiB of buffer, no direction, a new file.
     fn default() -> Self {
-        Self { interface: "ringway".to_owned(), snap_len: FRAME_MAX, buffer_bytes: 8 << 20, direction: None }
+        Self {
+            interface: "ringway".to_owned(),
+            snap_len: FRAME_MAX,
+            buffer_bytes: 8 << 20,
+            direction: None,
+            append: false,
+        }
     }
 }
 
@@ -113,7 +121,7 @@ pub struct PcapTx {
 }
 
 impl PcapTx {
-    /// Creates the file, or empties the one that is there.
+    /// Creates the file, or empties the one that is there (unless asked to [append](RecordOptions::append)).
     ///
     /// # Errors
     /// The file can't be created, or the thread.
@@ -135,7 +143,11 @@ impl PcapTx {
     ) -> Result<PcapTx, RecordError> {
         let snap_len = options.snap_len.clamp(1, FRAME_MAX);
         let create = |source| RecordError::Create { path: path.to_owned(), source };
-        let file = File::create(path).map_err(create)?;
+        let file = match options.append {
+            true => File::options().append(true).create(true).open(path),
+            false => File::create(path),
+        };
+        let file = file.map_err(create)?;
         let mut start = vec![];
         pcapng::write_start(&mut start, &options.interface, snap_len);
         let (waiting, taken) = RingBuffer::new(options.buffer_bytes);

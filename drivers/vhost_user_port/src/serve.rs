@@ -70,6 +70,9 @@ pub enum ExportError {
     /// The port isn't served any more.
     #[error("the port is gone")]
     Gone,
+    /// The front-end doesn't read an answer that it has asked for.
+    #[error("an answer to the front-end is under way")]
+    Busy,
 }
 
 /// A port as a value: its session and sockets, by their place in the list of descriptors beside it.
@@ -120,6 +123,13 @@ impl PortSocket {
     }
 }
 
+impl Sockets {
+    /// Whether these bytes, and nothing else, have been read of a message that isn't complete.
+    pub fn has_begun(&self, bytes: &[u8]) -> bool {
+        self.decoder.parts().0 == bytes
+    }
+}
+
 impl SavedPort {
     /// Goes on with a saved port: the session to prepare, and the sockets to give to [`serve`].
     ///
@@ -150,6 +160,7 @@ enum Command {
     Export(oneshot::Sender<Export>),
     Suspend(oneshot::Sender<Export>),
     Resume,
+    Settle(oneshot::Sender<()>),
     Release,
     Stop,
 }
@@ -218,6 +229,14 @@ impl PortControl {
         self.send(Command::Resume);
     }
 
+    /// Waits until every call before this one has had its effect, or the port is gone.
+    pub async fn settle(&self) {
+        let (answer, answered) = oneshot::channel();
+        self.send(Command::Settle(answer));
+        // An error says that the port is gone.
+        let _ = answered.await;
+    }
+
     /// Ends serving without a word to the front-end: a successor has the port. Only after
     /// [`suspend`](Self::suspend), so that no ring is served twice.
     pub fn release(&self) {
@@ -282,6 +301,8 @@ enum Then {
 struct Conversation<'a> {
     stream: &'a UnixStream,
     decoder: &'a Decoder,
+    /// An answer is not sent yet, or not all of it.
+    answering: bool,
 }
 
 struct Server<H> {
@@ -383,16 +404,17 @@ impl<H: QueueHost> Server<H> {
             let begun = decoder.parts().0.len();
             tokio::select! {
                 biased;
+                // First, so that no command finds an answer unsent that the socket would have taken.
+                sent = send(stream, &mut sending), if sending.is_some() => {
+                    sent.map_err(End::Send)?;
+                }
                 command = self.commands.recv() => {
-                    let conversation = Conversation { stream, decoder };
+                    let conversation = Conversation { stream, decoder, answering: sending.is_some() };
                     match self.command(command, Some(conversation)) {
                         Then::Continue => {}
                         Then::End(end) => return Err(end),
                         Then::Leave(served) => return Ok(served),
                     }
-                }
-                sent = send(stream, &mut sending), if sending.is_some() => {
-                    sent.map_err(End::Send)?;
                 }
                 received = receive(stream, decoder, may_read_at), if sending.is_none() && !self.suspended => {
                     match received? {
@@ -426,6 +448,10 @@ impl<H: QueueHost> Server<H> {
             }
             // A receiver that has gone away needs no answer.
             Some(Command::Export(answer)) => drop(answer.send(self.export(conversation))),
+            Some(Command::Settle(answer)) => drop(answer.send(())),
+            Some(Command::Suspend(answer)) if conversation.as_ref().is_some_and(|c| c.answering) => {
+                drop(answer.send(Err(ExportError::Busy)));
+            }
             Some(Command::Suspend(answer)) => {
                 let exported = match self.session.suspend(&mut self.host) {
                     Ok(()) => self.export(conversation),
@@ -457,7 +483,7 @@ impl<H: QueueHost> Server<H> {
             fds.len() - 1
         };
         let mut saved = SavedPort { session, socket: None, listener: None, begun: vec![], begun_fds: vec![] };
-        if let Some(Conversation { stream, decoder }) = conversation {
+        if let Some(Conversation { stream, decoder, .. }) = conversation {
             let (bytes, begun_fds) = decoder.parts();
             saved.socket = Some(add(stream.as_fd().try_clone_to_owned()?));
             saved.begun = bytes.to_vec();

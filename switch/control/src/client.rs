@@ -48,6 +48,16 @@ pub enum ClientError {
     },
 }
 
+/// Why a connection can't be made.
+pub(crate) fn unreachable(path: &Path, cause: io::Error) -> ClientError {
+    let path = path.to_owned();
+    match cause.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NotRunning { path },
+        io::ErrorKind::PermissionDenied => ClientError::Denied { path },
+        _ => ClientError::Lost { path, cause },
+    }
+}
+
 /// A connection to a switch.
 #[derive(Debug)]
 pub struct Client {
@@ -70,13 +80,7 @@ impl Client {
         };
         match connect() {
             Ok(stream) => Ok(Client { stream: BufReader::new(stream), path: path.to_owned(), next_id: 1 }),
-            Err(cause) => Err(match cause.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                    ClientError::NotRunning { path: path.to_owned() }
-                }
-                io::ErrorKind::PermissionDenied => ClientError::Denied { path: path.to_owned() },
-                _ => ClientError::Lost { path: path.to_owned(), cause },
-            }),
+            Err(cause) => Err(unreachable(path, cause)),
         }
     }
 

@@ -13,6 +13,7 @@
 //! [tables](table) for people, the [`Summary`] of a run and [metrics](mod@metrics) are made of.
 
 pub mod client;
+pub mod handover;
 pub mod metrics;
 mod protocol;
 pub mod rows;
@@ -26,7 +27,7 @@ pub use protocol::{
 };
 pub use rows::{
     BridgeRow, Bucket, CacheRow, ConfigText, FdbRow, FlowRow, GuestRow, LimitRow, PortRow, PortState,
-    PuntRow, QueueRow, Snapshot, StageRow, Status, Summary, WorkerRow,
+    PuntRow, QueueRow, Snapshot, StageRow, Status, Summary, TakeOverRow, WorkerRow,
 };
 pub use server::{CONNECTIONS_MAX, Handler, serve};
 pub use socket::{BindError, ControlSocket};

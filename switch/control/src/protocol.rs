@@ -92,6 +92,14 @@ pub enum Request {
         /// On or off.
         on: bool,
     },
+    /// Hands the switch over to the asking process. After [`Answer::HandOver`], [notes](crate::handover) are
+    /// exchanged.
+    TakeOver {
+        /// The oldest version of a state that the asking process reads.
+        oldest: u32,
+        /// The newest one.
+        newest: u32,
+    },
 }
 
 /// What the switch answers.
@@ -118,6 +126,11 @@ pub enum Answer {
     Snapshot(Snapshot),
     /// To requests that change something: what was changed, a line each. It is in force.
     Changed(Vec<String>),
+    /// To [`Request::TakeOver`]: notes follow.
+    HandOver {
+        /// The version of the states that will come.
+        version: u32,
+    },
 }
 
 /// Why the switch doesn't do what it was asked.

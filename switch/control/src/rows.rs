@@ -277,6 +277,24 @@ pub struct Status {
     pub bridges: Vec<BridgeRow>,
     /// What it does without, and what that costs.
     pub notices: Vec<String>,
+    /// How it came by its ports, if it took them over from a running switch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken_over: Option<TakeOverRow>,
+}
+
+/// A take-over.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakeOverRow {
+    /// The process that ran the switch before.
+    pub pid: u32,
+    /// Its release.
+    pub version: String,
+    /// Ports that went on.
+    pub ports: u64,
+    /// How long no worker forwarded frames, in microseconds.
+    pub pause_us: u64,
+    /// How long it took altogether, in microseconds.
+    pub total_us: u64,
 }
 
 /// Everything at one moment.

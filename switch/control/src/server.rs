@@ -24,6 +24,11 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 pub trait Handler {
     /// Does what is asked; what it changes is in force when this returns.
     fn handle(&self, request: Request) -> impl Future<Output = Result<Answer, Refusal>>;
+
+    /// Goes on with a connection that was answered [`Answer::HandOver`]. Hangs up, unless defined otherwise.
+    fn hand_over(&self, _stream: UnixStream) -> impl Future<Output = ()> {
+        async {}
+    }
 }
 
 /// Answers clients until dropped. Runs on a current-thread runtime inside a `LocalSet`.
@@ -83,9 +88,17 @@ async fn converse<H: Handler>(mut stream: UnixStream, handler: &H) -> io::Result
                 (id, Err(refusal)) => (id, Err(refusal)),
             },
         };
+        let hands_over = matches!(result, Ok(Answer::HandOver { .. }));
         let mut response = response_line(id, result);
         response.push(b'\n');
         tokio::time::timeout(WRITE_TIMEOUT, writer.write_all(&response)).await??;
+        if hands_over {
+            // A client that has more to say before the first note doesn't speak this protocol: it would be lost.
+            if reader.buffer().is_empty() {
+                handler.hand_over(stream).await;
+            }
+            return Ok(());
+        }
     }
 }
 

@@ -1,7 +1,9 @@
 //! The socket's file: made with its mode, taken over from the dead, never from the living.
 
+use std::cell::Cell;
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -42,6 +44,8 @@ pub struct ControlSocket {
     path: PathBuf,
     /// Device and inode of the file: another one in its place is not ours to remove.
     file: (u64, u64),
+    /// Another process goes on with it.
+    left: Cell<bool>,
 }
 
 impl ControlSocket {
@@ -63,7 +67,43 @@ impl ControlSocket {
         };
         let listener = bind().map_err(failed)?;
         let meta = fs::symlink_metadata(path).map_err(failed)?;
-        Ok(ControlSocket { listener, path: path.to_owned(), file: (meta.dev(), meta.ino()) })
+        Ok(ControlSocket {
+            listener,
+            path: path.to_owned(),
+            file: (meta.dev(), meta.ino()),
+            left: false.into(),
+        })
+    }
+
+    /// Goes on with the socket of another process, whose file is at `path`. The file stays when this is dropped,
+    /// until it is [kept](Self::keep).
+    ///
+    /// # Errors
+    /// It is no listening socket, or the file isn't there.
+    pub fn adopt(listener: OwnedFd, path: &Path) -> Result<ControlSocket, BindError> {
+        let failed = |cause: io::Error| BindError::Io { path: path.to_owned(), cause };
+        if !rustix::net::sockopt::socket_acceptconn(&listener).map_err(|error| failed(error.into()))? {
+            return Err(failed(io::ErrorKind::InvalidInput.into()));
+        }
+        let listener = UnixListener::from(listener);
+        listener.set_nonblocking(true).map_err(failed)?;
+        let meta = fs::symlink_metadata(path).map_err(failed)?;
+        Ok(ControlSocket {
+            listener,
+            path: path.to_owned(),
+            file: (meta.dev(), meta.ino()),
+            left: true.into(),
+        })
+    }
+
+    /// Leaves the file where it is when this is dropped: another process listens there.
+    pub fn leave(&self) {
+        self.left.set(true);
+    }
+
+    /// Removes the file when this is dropped: nobody else listens there any more.
+    pub fn keep(&self) {
+        self.left.set(false);
     }
 
     /// The socket, non-blocking.
@@ -80,7 +120,7 @@ impl ControlSocket {
 impl Drop for ControlSocket {
     fn drop(&mut self) {
         let ours = fs::symlink_metadata(&self.path).is_ok_and(|meta| (meta.dev(), meta.ino()) == self.file);
-        if ours {
+        if ours && !self.left.get() {
             // Gone already is as good.
             let _ = fs::remove_file(&self.path);
         }
@@ -161,6 +201,32 @@ mod tests {
         fs::write(&path, "data").unwrap();
         assert!(matches!(ControlSocket::bind(&path, 0o600), Err(BindError::NotASocket { .. })));
         assert_eq!(fs::read(&path).unwrap(), b"data");
+    }
+
+    #[test]
+    fn a_socket_that_is_handed_over_stays_until_its_last_owner_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control.sock");
+        let old = ControlSocket::bind(&path, 0o600).unwrap();
+        let duplicate = || old.listener().try_clone().unwrap().into();
+        drop(ControlSocket::adopt(duplicate(), &path).unwrap());
+        assert!(path.exists(), "a successor that fails leaves everything");
+        let new = ControlSocket::adopt(duplicate(), &path).unwrap();
+        new.keep();
+        old.leave();
+        drop(old);
+        UnixStream::connect(&path).unwrap();
+        drop(new);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_does_not_listen_is_not_adopted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control.sock");
+        let _socket = ControlSocket::bind(&path, 0o600).unwrap();
+        let (end, _) = UnixStream::pair().unwrap();
+        assert!(ControlSocket::adopt(end.into(), &path).is_err());
     }
 
     #[test]

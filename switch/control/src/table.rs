@@ -346,8 +346,17 @@ pub fn status(status: &Status) -> String {
         table.row([name.clone(), grouped(*ports), grouped(*rules), grouped(*addresses)]);
     }
     let notices: String = status.notices.iter().map(|notice| format!("note: {notice}\n")).collect();
+    let taken_over = status.taken_over.as_ref().map_or(String::new(), |row| {
+        format!(
+            "taken over from process {} ({}): {} ports, frames rested for {:.1} ms\n",
+            row.pid,
+            row.version,
+            row.ports,
+            row.pause_us as f64 / 1000.0
+        )
+    });
     format!(
-        "ringway {} runs {file} as process {} for {} s\n{table}{notices}",
+        "ringway {} runs {file} as process {} for {} s\n{taken_over}{table}{notices}",
         status.version, status.pid, status.uptime_s
     )
 }
@@ -367,6 +376,7 @@ pub fn answer(answer: &Answer) -> String {
             format!("{}\n{}\n{}", ports(p), workers(w), caches(c))
         }
         Answer::Changed(lines) => lines.iter().map(|line| format!("{line}\n")).collect(),
+        Answer::HandOver { version } => format!("a state of version {version} follows\n"),
     }
 }
 

@@ -13,15 +13,17 @@
 mod evaluate;
 mod filter;
 mod rule;
+mod rules;
 mod snapshot;
 mod stats;
 mod table;
 mod tables;
 
 pub use evaluate::{DEPTH_MAX, Evaluation, LOOKUPS_MAX, OPS_MAX, Outcome};
+pub use rules::BridgeRules;
 pub use snapshot::Snapshot;
 pub use stats::{Credit, RuleStats};
-pub use tables::{Applied, FlowMod, Refused, RemovedRule, RuleView, TableError, Tables, Why};
+pub use tables::{Applied, FlowMod, Refused, RemovedRule, RuleView, SavedRule, TableError, Tables, Why};
 
 /// Number of a rule's place in [`RuleStats`]. Dense, and used again once [released](Tables::release_retired).
 pub type RuleSlot = u32;

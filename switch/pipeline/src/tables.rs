@@ -10,7 +10,7 @@ use flow_text::{Action, Counters, FlowChange, FlowFilter, FlowSpec, Instructions
 use crate::RuleSlot;
 use crate::rule::{Reach, Rule, add_vlans};
 use crate::snapshot::{Concern, REMEMBERED, Snapshot};
-use crate::stats::{RuleStats, SLOTS_MAX};
+use crate::stats::{Credit, RuleStats, SLOTS_MAX};
 use crate::table::Table;
 
 /// Most changes in one step that are remembered one by one; of more, only that anything may have changed.
@@ -117,6 +117,17 @@ pub struct RuleView<'a> {
     pub slot: RuleSlot,
     /// What it has counted.
     pub counters: Counters,
+}
+
+/// A rule with its times, for another process to go on with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SavedRule {
+    /// The rule.
+    pub spec: FlowSpec,
+    /// When it was added.
+    pub created: Duration,
+    /// When it was added or last modified.
+    pub modified: Duration,
 }
 
 /// What identifies a rule.
@@ -313,6 +324,55 @@ impl Tables {
         // Equal in both: in the order in which they were added, as far as slots tell.
         views.sort_by_key(|view| (view.spec.table, std::cmp::Reverse(view.spec.priority), view.slot));
         views
+    }
+
+    /// All rules with what they have counted, in the order of [`dump`](Self::dump): the same as long as no rule
+    /// comes, goes or changes.
+    pub fn saved(&self) -> Vec<(SavedRule, Credit)> {
+        let mut rules: Vec<&Arc<Rule>> = self.rules.values().collect();
+        rules.sort_by_key(|rule| (rule.spec.table, std::cmp::Reverse(rule.spec.priority), rule.slot));
+        let saved = |rule: &Arc<Rule>| SavedRule {
+            spec: rule.spec.clone(),
+            created: rule.created,
+            modified: rule.modified,
+        };
+        rules.into_iter().map(|rule| (saved(rule), self.stats.read(rule.slot))).collect()
+    }
+
+    /// Adds rules as they were saved, with their times.
+    ///
+    /// # Errors
+    /// The first rule that can't stand; nothing has changed then.
+    pub fn restore(&mut self, rules: &[SavedRule]) -> Result<(), Refused> {
+        let mut step = Step::default();
+        for (index, SavedRule { spec, created, modified }) in rules.iter().enumerate() {
+            let place = match spec.table {
+                0..=MAX_TABLE => check(spec.table, &spec.instructions),
+                table => Err(TableError::NoTable(table)),
+            };
+            match place.and_then(|()| self.new_slot(&mut step)) {
+                Ok(slot) => {
+                    let (spec, created, modified) = (spec.clone(), *created, *modified);
+                    self.put(Rule { slot, reach: Reach::of(&spec), spec, created, modified }, &mut step);
+                }
+                Err(error) => {
+                    self.roll_back(step);
+                    return Err(Refused { index, error });
+                }
+            }
+        }
+        self.publish(step);
+        Ok(())
+    }
+
+    /// Adds to what the rule of this table, priority and match has counted, as if worker 0 had. Only while no worker
+    /// counts; returns whether there is such a rule.
+    pub fn add_credit(&self, spec: &FlowSpec, credit: Credit) -> bool {
+        let Some(rule) = self.rules.get(&Identity::of(spec)) else { return false };
+        if credit.frames > 0 {
+            self.stats.add(0, rule.slot, credit.frames, credit.bytes, credit.last_used);
+        }
+        true
     }
 
     /// Slots of rules removed before `version` may be used again: every worker holds a snapshot of it or a later

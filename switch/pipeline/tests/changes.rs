@@ -251,3 +251,39 @@ fn a_large_list_of_changes_concerns_every_frame() {
     assert!(tables.snapshot().changes_since(since, |key, mask| seen.push((*key, *mask))));
     assert_eq!(seen, [(FlowKey::default(), FlowMask::default())]);
 }
+
+#[test]
+fn rules_go_on_elsewhere_with_their_counters_and_times() {
+    let mut old = with(&[
+        "table=1,priority=7,tcp,actions=drop",
+        "cookie=3,idle_timeout=10,in_port=1,actions=2",
+        "hard_timeout=10,in_port=2,actions=resubmit(,1)",
+    ]);
+    count(&old, 0, 5, 8);
+    old.apply(&[modify("in_port=2,actions=1", true)], at(4)).unwrap();
+    let (rules, credits): (Vec<_>, Vec<_>) = old.saved().into_iter().unzip();
+    let mut new = Tables::new(1);
+    new.restore(&rules).unwrap();
+    for (rule, credit) in rules.iter().zip(&credits) {
+        assert!(new.add_credit(&rule.spec, *credit));
+    }
+    assert_eq!(flows(&new), flows(&old));
+    assert_eq!(frames(&new), frames(&old));
+    assert_eq!(new.saved(), old.saved());
+    for tables in [&mut old, &mut new] {
+        assert!(tables.expire(at(13)).is_empty());
+        assert_eq!(tables.expire(at(14)).len(), 1, "ten seconds after it was modified");
+        assert_eq!(tables.expire(at(19)).len(), 1, "ten seconds after its last frame");
+    }
+}
+
+#[test]
+fn rules_that_cannot_stand_are_not_restored_in_part() {
+    let (mut rules, _): (Vec<_>, Vec<_>) =
+        with(&["in_port=1,actions=2", "in_port=2,actions=1"]).saved().into_iter().unzip();
+    rules[1].spec.instructions.goto_table = Some(0);
+    let mut new = Tables::new(1);
+    let refused = new.restore(&rules).unwrap_err();
+    assert_eq!((refused.index, refused.error), (1, TableError::GotoTable { from: 0, to: 0 }));
+    assert!(new.is_empty());
+}

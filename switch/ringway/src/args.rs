@@ -60,6 +60,8 @@ pub enum Command {
     Reload(SwitchArgs),
     /// Play a guest: a host, a generator, a reflector or a sink on a vhost-user socket
     Guest(Box<GuestArgs>),
+    /// Show and control the virtual machines of a switch
+    Vm(VmArgs),
     /// Print the JSON schema of the configuration file, for editors
     Schema,
     /// Print a script that completes this command in a shell
@@ -76,6 +78,7 @@ const RUN_EXAMPLES: &str = "\
 Examples:
   ringway run configs/demo.toml --for 10         with live rates on a terminal, tables at the end
   ringway run configs/demo.toml --for 10 --json  one JSON object on standard output at the end
+  ringway run /etc/ringway.toml --take-over      upgrade: replace the running switch without a lost frame
 
 Signals:
   SIGTERM, SIGINT  end: sockets are removed, the summary is printed
@@ -92,6 +95,10 @@ pub struct RunArgs {
     /// Print the summary as JSON: ports, workers, guests
     #[arg(long)]
     pub json: bool,
+    /// Go on where the switch is that runs with this control socket: its guests, devices, rules, addresses and
+    /// counters. It ends; should this process fail to take over, it goes on
+    #[arg(long)]
+    pub take_over: bool,
 }
 
 const CHECK_EXAMPLES: &str = "\
@@ -279,6 +286,90 @@ pub enum PortChange {
         /// Its name
         name: String,
     },
+}
+
+const VM_EXAMPLES: &str = "\
+Examples:
+  ringway vm list
+  ringway vm console vm1                 what the guest writes; Ctrl-] ends it
+  ringway vm exits vm1 --watch           why and how long the guest's processors stopped
+  ringway vm stop vm1                    power off; --force doesn't ask the guest
+
+Machines are found beside their switch's control socket (--socket or --file says which), also while it doesn't run.";
+
+#[derive(Debug, Args)]
+#[command(after_help = VM_EXAMPLES)]
+pub struct VmArgs {
+    #[command(subcommand)]
+    pub action: VmAction,
+    #[command(flatten)]
+    pub switch: SwitchArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum VmAction {
+    /// List the machines
+    List {
+        /// Print a JSON array of what `show` prints
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what a machine is and does
+    Show {
+        /// Its name
+        name: String,
+        /// Print a JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Attach to a machine's serial console; Ctrl-] ends it
+    Console {
+        /// Its name
+        name: String,
+    },
+    /// Stop a machine's processors where they are
+    Pause {
+        /// Its name
+        name: String,
+    },
+    /// Let them run on
+    Resume {
+        /// Its name
+        name: String,
+    },
+    /// Power a machine off
+    Stop {
+        /// Its name
+        name: String,
+        /// Don't ask the guest
+        #[arg(long)]
+        force: bool,
+    },
+    /// Start a machine's guest anew
+    Reset {
+        /// Its name
+        name: String,
+    },
+    /// Show how often a machine's processors left the guest, why, and for how long
+    Exits {
+        /// Its name
+        name: String,
+        /// Begin to count anew afterwards
+        #[arg(long)]
+        reset: bool,
+        /// Print a JSON array with an object for each processor; with --watch a line each time
+        #[arg(long, conflicts_with = "prometheus")]
+        json: bool,
+        /// Print Prometheus metrics
+        #[arg(long, conflicts_with = "watch")]
+        prometheus: bool,
+        /// Show it again every second, until Ctrl-C
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Become a machine, as described by JSON on standard input; what a switch starts for each `[[vm]]`
+    #[command(hide = true)]
+    Become,
 }
 
 const GUEST_EXAMPLES: &str = "\

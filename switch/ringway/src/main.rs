@@ -14,6 +14,7 @@ mod output;
 mod report;
 mod run;
 mod show;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -37,6 +38,7 @@ fn dispatch(command: Command) -> Outcome {
         Command::Port(args) => change::port(args),
         Command::Reload(args) => change::reload(&args),
         Command::Guest(args) => guest::guest(&args),
+        Command::Vm(args) => vm::vm(&args),
         Command::Schema => output::json(&switch_config::schema()),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -18,6 +18,7 @@ pub fn run(args: &RunArgs) -> Outcome {
         path: args.file.clone(),
         for_: args.for_,
         on_tick: live::is_terminal().then(draw_rates),
+        take_over: args.take_over,
     };
     let summary = switchd::run(config, options);
     live::clear();

@@ -98,6 +98,7 @@ impl Serialize for Rows<'_> {
             Answer::Controller(rows) => rows.serialize(serializer),
             Answer::Snapshot(snapshot) => snapshot.serialize(serializer),
             Answer::Changed(lines) => lines.serialize(serializer),
+            Answer::HandOver { version } => version.serialize(serializer),
         }
     }
 }

@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bridging::{Fdb, FdbLimits};
-use flow::{FlowKey, FlowMask};
 use flow_text::FlowSpec;
-use pipeline::{Evaluation, FlowMod, Snapshot, Tables};
-use worker::{Outcome, Rules, Verdict};
+use pipeline::{BridgeRules, FlowMod, Tables};
+use worker::Rules;
 
 /// A bridge.
 pub(crate) struct Bridge {
@@ -42,7 +41,7 @@ impl Bridge {
 
     /// Its rules as the workers take them.
     pub fn rules(&self) -> Arc<dyn Rules> {
-        Arc::new(SnapshotRules { snapshot: self.tables.snapshot(), uid: self.uid })
+        Arc::new(BridgeRules::new(self.tables.snapshot(), self.uid))
     }
 }
 
@@ -90,49 +89,4 @@ pub(crate) fn rule_changes(old: &[FlowSpec], new: &[FlowSpec]) -> Vec<FlowMod> {
 pub(crate) fn now() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
-}
-
-/// Bits of a version that count a bridge's changes; those above say which bridge.
-const VERSION_BITS: u32 = 40;
-
-struct SnapshotRules {
-    snapshot: Arc<Snapshot>,
-    uid: u64,
-}
-
-impl Rules for SnapshotRules {
-    fn evaluate(&self, key: &FlowKey, verdict: &mut Verdict) {
-        // The two have the same shape; the buffers travel, so nothing is allocated once they have grown.
-        let mut evaluation = Evaluation {
-            ops: std::mem::take(&mut verdict.ops),
-            rules: std::mem::take(&mut verdict.rules),
-            ..Evaluation::default()
-        };
-        self.snapshot.evaluate(key, &mut evaluation);
-        verdict.ops = evaluation.ops;
-        verdict.rules = evaluation.rules;
-        verdict.mask = evaluation.mask;
-        verdict.outcome = match evaluation.outcome {
-            pipeline::Outcome::Done => Outcome::Done,
-            pipeline::Outcome::NoRule => Outcome::NoRule,
-            pipeline::Outcome::LimitExceeded => Outcome::Limit,
-        };
-    }
-
-    fn fields(&self) -> FlowMask {
-        self.snapshot.fields()
-    }
-
-    fn version(&self) -> u64 {
-        self.uid << VERSION_BITS | self.snapshot.version()
-    }
-
-    fn changes_since(&self, version: u64, concern: &mut dyn FnMut(&FlowKey, &FlowMask)) -> bool {
-        let same_tables = version >> VERSION_BITS == self.uid;
-        same_tables && self.snapshot.changes_since(version & ((1 << VERSION_BITS) - 1), concern)
-    }
-
-    fn credit(&self, worker: usize, rule: u32, frames: u64, bytes: u64, now_secs: u32) {
-        self.snapshot.stats().add(worker, rule, frames, bytes, now_secs);
-    }
 }

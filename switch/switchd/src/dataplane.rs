@@ -5,14 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 
 use bridging::{BridgePorts, Fdb};
 use packet::HugePages;
 use port::{PortCounters, PortId, RxQueue, TxQueue};
 use worker::{
-    BridgePlane, CacheSizes, Clock, Command, Done, FaultSink, Idle, Mailbox, Plane, PortPlane, PuntQueue,
-    Rules, RxSlot, TxPort, Worker, WorkerConfig, WorkerStats,
+    BridgePlane, CacheSizes, Clock, Command, Done, FaultSink, Idle, Mailbox, Pending, Plane, PortPlane,
+    PuntQueue, Rules, RxSlot, TxPort, Worker, WorkerConfig, WorkerStats,
 };
 
 /// How the workers are made.
@@ -56,6 +57,8 @@ struct WorkerHandle {
     mailbox: Mailbox,
     stats: Arc<WorkerStats>,
     thread: Option<JoinHandle<()>>,
+    /// What the thread of a worker that was started held waits for.
+    gate: Option<Sender<()>>,
     queues: usize,
 }
 
@@ -77,6 +80,17 @@ pub struct Dataplane {
     plane: Arc<Plane>,
     clock: Clock,
     huge_pages: bool,
+    /// While the workers are held: the receive queues they are to have, each with its worker.
+    held: Option<Vec<(usize, RxSlot)>>,
+}
+
+/// Whether workers that are started begin at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// They do.
+    AtOnce,
+    /// They wait for [`Dataplane::release`], without using their cores.
+    Held,
 }
 
 impl Dataplane {
@@ -88,6 +102,7 @@ impl Dataplane {
         setup: &WorkersSetup,
         punts: &Arc<PuntQueue>,
         faults: &FaultSink,
+        begin: Begin,
     ) -> std::io::Result<Dataplane> {
         let clock = Clock::start();
         let mut workers = Vec::new();
@@ -104,11 +119,16 @@ impl Dataplane {
             };
             let (worker, mailbox) = Worker::new(config, stats.clone(), punts.clone(), faults.clone())?;
             huge_pages &= worker.has_huge_pages();
+            let (gate, opened) = std::sync::mpsc::channel();
             let thread = std::thread::Builder::new().name(format!("worker{index}")).spawn(move || {
                 pin(core);
-                worker.run();
+                // A gate that goes without opening belongs to a switch that never came to run.
+                if begin == Begin::AtOnce || opened.recv().is_ok() {
+                    worker.run();
+                }
             })?;
-            workers.push(WorkerHandle { core, mailbox, stats, thread: Some(thread), queues: 0 });
+            let gate = (begin == Begin::Held).then_some(gate);
+            workers.push(WorkerHandle { core, mailbox, stats, thread: Some(thread), gate, queues: 0 });
         }
         Ok(Dataplane {
             workers,
@@ -117,7 +137,53 @@ impl Dataplane {
             plane: Arc::new(Plane::default()),
             clock,
             huge_pages,
+            held: (begin == Begin::Held).then(Vec::new),
         })
+    }
+
+    /// Takes everything from the workers, between two bursts: no frame moves until [`release`](Self::release), and
+    /// none is lost in between. Meanwhile queues come and go as usual, planes take effect at the release.
+    pub fn hold(&mut self) {
+        if self.held.is_some() {
+            return;
+        }
+        // Everything is asked for before anything is waited for: each worker is disturbed once.
+        let mut asked = Vec::new();
+        for (&port, state) in &self.ports {
+            for (&queue_index, &worker) in &state.rx {
+                let command = Command::RemoveRx { port, queue_index };
+                asked.push((worker, self.workers[worker].mailbox.post(command)));
+            }
+        }
+        self.plane = Arc::new(Plane::default());
+        self.broadcast(|| Command::SetPlane(self.plane.clone()));
+        let mut held = Vec::new();
+        for (worker, pending) in asked {
+            if let Some(Done::Queue(Some(slot))) = pending.wait() {
+                held.push((worker, slot));
+            }
+        }
+        self.held = Some(held);
+    }
+
+    /// Lets the workers go on, or begin, with everything they are to have now. Returns when they do.
+    pub fn release(&mut self) {
+        let Some(held) = self.held.take() else { return };
+        for worker in &mut self.workers {
+            if let Some(gate) = worker.gate.take() {
+                // The thread waits for it, unless it is gone: then nothing it is told matters.
+                let _ = gate.send(());
+            }
+        }
+        self.plane = Arc::new(self.current_plane());
+        let planes = self.workers.iter().map(|w| w.mailbox.post(Command::SetPlane(self.plane.clone())));
+        let mut pending: Vec<Pending> = planes.collect();
+        for (worker, slot) in held {
+            pending.push(self.workers[worker].mailbox.post(Command::AddRx(slot)));
+        }
+        for answer in pending {
+            answer.wait();
+        }
     }
 
     /// The time base of workers and MAC tables.
@@ -200,8 +266,17 @@ impl Dataplane {
         self.publish();
     }
 
-    /// Makes every worker see the switch as it is now; returns when all do.
+    /// Makes every worker see the switch as it is now; returns when all do. While they are held, the release
+    /// will.
     pub fn publish(&mut self) {
+        if self.held.is_none() {
+            let plane = Arc::new(self.current_plane());
+            self.broadcast(|| Command::SetPlane(plane.clone()));
+            self.plane = plane;
+        }
+    }
+
+    fn current_plane(&self) -> Plane {
         let mut ports: Vec<Option<PortPlane>> = Vec::new();
         for (id, port) in &self.ports {
             ports.resize_with(id.0 as usize + 1, || None);
@@ -213,9 +288,7 @@ impl Dataplane {
                 counters: port.counters.clone(),
             });
         }
-        let plane = Arc::new(Plane { bridges: self.bridges.clone(), ports });
-        self.broadcast(|| Command::SetPlane(plane.clone()));
-        self.plane = plane;
+        Plane { bridges: self.bridges.clone(), ports }
     }
 
     /// Makes the rules' counters exact.
@@ -229,6 +302,10 @@ impl Dataplane {
     }
 
     fn broadcast(&self, command: impl Fn() -> Command) {
+        if self.workers.iter().any(|w| w.gate.is_some()) {
+            // Nobody would answer, and nothing is in force that could be told of.
+            return;
+        }
         let pending: Vec<_> = self.workers.iter().map(|w| w.mailbox.post(command())).collect();
         for answer in pending {
             answer.wait();
@@ -244,13 +321,20 @@ impl Dataplane {
         port.rx.insert(queue_index, worker);
         self.workers[worker].queues += 1;
         let slot = RxSlot { port: id, queue_index, queue, counters: port.counters[worker].clone() };
-        self.workers[worker].mailbox.call(Command::AddRx(slot));
+        match &mut self.held {
+            Some(held) => held.push((worker, slot)),
+            None => drop(self.workers[worker].mailbox.call(Command::AddRx(slot))),
+        }
     }
 
     /// Takes a receive queue back from its worker.
     pub fn detach_rx(&mut self, id: PortId, queue_index: u16) -> Option<Box<dyn RxQueue>> {
         let worker = self.ports.get_mut(&id)?.rx.remove(&queue_index)?;
         self.workers[worker].queues -= 1;
+        if let Some(held) = &mut self.held {
+            let at = held.iter().position(|(_, s)| s.port == id && s.queue_index == queue_index)?;
+            return Some(held.swap_remove(at).1.queue);
+        }
         match self.workers[worker].mailbox.call(Command::RemoveRx { port: id, queue_index })? {
             Done::Queue(slot) => slot.map(|s| s.queue),
             Done::Applied => None,
@@ -273,6 +357,9 @@ impl Dataplane {
 
     /// Ends the workers. Their queues are dropped.
     pub fn stop(&mut self) {
+        for worker in &mut self.workers {
+            worker.gate = None;
+        }
         self.broadcast(|| Command::Stop);
         for worker in &mut self.workers {
             if let Some(thread) = worker.thread.take() {

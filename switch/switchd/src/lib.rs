@@ -13,6 +13,7 @@ mod run;
 mod runtime;
 mod show;
 mod switch;
+mod take_over;
 
 pub use guests::guest_config;
 pub use run::{OnTick, RunOptions, run};

@@ -10,7 +10,7 @@ use anyhow::Context;
 use pcap_port::{Capture, NullRx, NullTx, PcapRx, PcapTx, RecordOptions, Speed};
 use port::{InjectRx, PortId, QueueFault, RxQueue, TxQueue};
 use switch_config::{Driver, Feature, Loops, Pace, SocketMode};
-use tap_port::{TapConfig, TapHandle, TapPort};
+use tap_port::{TapConfig, TapFds, TapHandle, TapPort};
 use tokio::task::JoinHandle;
 use vhost_user_port::{
     Direction, PortConfig, PortControl, PortSocket, PortState, QueueHost, Session, Sockets,
@@ -18,6 +18,7 @@ use vhost_user_port::{
 use virtio_defs::{feature, net};
 
 use crate::dataplane::Dataplane;
+use crate::take_over::Descriptors;
 
 /// Frames on their way in a loop port.
 const LOOP_FRAMES: usize = 1024;
@@ -66,7 +67,7 @@ impl OpenPort {
         let driver = match &config.driver {
             Driver::VhostUser(vhost) => open_vhost_user(config, vhost),
             Driver::Tap(tap) => open_tap(config, tap),
-            Driver::Pcap(pcap) => open_pcap(config, pcap),
+            Driver::Pcap(pcap) => open_pcap(config, pcap, Recording::Begins),
             Driver::Null => NullRx::new().map_err(anyhow::Error::from).map(|rx| OpenDriver::Queues {
                 rx: Box::new(rx),
                 tx: Box::new(NullTx),
@@ -80,6 +81,75 @@ impl OpenPort {
         };
         let driver = driver.with_context(|| format!("port {}", config.name))?;
         Ok(OpenPort { config: config.clone(), driver })
+    }
+
+    /// As [`open`](Self::open), but a capture that is recorded goes on in the file that is there.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_again(config: &switch_config::Port) -> anyhow::Result<OpenPort> {
+        match &config.driver {
+            Driver::Pcap(pcap) => {
+                let driver = open_pcap(config, pcap, Recording::GoesOn);
+                let driver = driver.with_context(|| format!("port {}", config.name))?;
+                Ok(OpenPort { config: config.clone(), driver })
+            }
+            _ => OpenPort::open(config),
+        }
+    }
+
+    /// Goes on with a port of another process, which serves it until this one [runs](Self::run).
+    ///
+    /// # Errors
+    /// What it hands over is damaged, or doesn't fit the file; a mapping fails. Names the port.
+    pub fn take_over(
+        config: &switch_config::Port,
+        from: &switch_state::Driver,
+        fds: &mut Descriptors,
+    ) -> anyhow::Result<OpenPort> {
+        let driver = match (&config.driver, from) {
+            (Driver::VhostUser(vhost), switch_state::Driver::VhostUser { .. }) => {
+                take_over_session(config, vhost, from, fds)
+            }
+            (Driver::Tap(tap), switch_state::Driver::Tap { queues, socket, counters, .. }) => {
+                take_over_tap(config, tap, queues, *socket, *counters, fds)
+            }
+            _ => return OpenPort::open(config),
+        };
+        let driver = driver.with_context(|| format!("port {}", config.name))?;
+        Ok(OpenPort { config: config.clone(), driver })
+    }
+
+    /// Takes what has changed since, now that the other process moves no frame.
+    ///
+    /// # Errors
+    /// As [`take_over`](Self::take_over).
+    pub fn settle(&mut self, from: &switch_state::Driver, fds: &mut Descriptors) -> anyhow::Result<()> {
+        let OpenDriver::VhostUser { session, sockets, .. } = &mut self.driver else { return Ok(()) };
+        let switch_state::Driver::VhostUser { saved, .. } = from else { return Ok(()) };
+        // Usually nothing has changed but positions: what is mapped stays.
+        if !(sockets.has_begun(&saved.begun) && session.import_positions(&saved.session)) {
+            *self = OpenPort::take_over(&self.config, from, fds)?;
+        }
+        Ok(())
+    }
+
+    /// Starts the rings of a session that was taken over; the workers are held.
+    ///
+    /// # Errors
+    /// A ring can't be started.
+    pub fn attach(&mut self, plane: &Rc<RefCell<Dataplane>>) -> anyhow::Result<()> {
+        if let OpenDriver::VhostUser { session, .. } = &mut self.driver {
+            let id = PortId(self.config.number.get());
+            let mut host = Host { plane: plane.clone(), id, state: Rc::default() };
+            session.resume(&mut host).with_context(|| format!("port {}", self.config.name))?;
+        }
+        Ok(())
+    }
+
+    /// Whether it has a session, which must not be served by two processes.
+    pub fn is_session(&self) -> bool {
+        matches!(self.driver, OpenDriver::VhostUser { .. })
     }
 
     /// What the file says of it.
@@ -119,6 +189,15 @@ impl RunningPort {
             let _ = task.await;
         }
         plane.borrow_mut().remove_port(self.id);
+    }
+
+    /// Ends the driver without a trace: another process goes on with the port.
+    pub async fn release(self) {
+        if let RunningDriver::VhostUser { control, task, .. } = self.driver {
+            control.release();
+            // As in `stop`.
+            let _ = task.await;
+        }
     }
 
     /// Puts into force what can change while the port runs.
@@ -182,25 +261,46 @@ fn open_vhost_user(
     config: &switch_config::Port,
     vhost: &switch_config::VhostUser,
 ) -> anyhow::Result<OpenDriver> {
+    let socket = port_socket(vhost);
+    let sockets = socket.listen()?;
+    let session = Box::new(Session::new(config.name.as_str(), session_config(config, vhost)));
+    Ok(OpenDriver::VhostUser { socket, session, sockets })
+}
+
+fn take_over_session(
+    config: &switch_config::Port,
+    vhost: &switch_config::VhostUser,
+    from: &switch_state::Driver,
+    fds: &mut Descriptors,
+) -> anyhow::Result<OpenDriver> {
+    let switch_state::Driver::VhostUser { saved, first_fd, fds: count, .. } = from else {
+        anyhow::bail!("the state has no session for it");
+    };
+    let own = fds.take_range(*first_fd, *count)?;
+    let (session, sockets) = saved.import(session_config(config, vhost), own)?;
+    Ok(OpenDriver::VhostUser { socket: port_socket(vhost), session: Box::new(session), sockets })
+}
+
+fn session_config(config: &switch_config::Port, vhost: &switch_config::VhostUser) -> PortConfig {
     let off = vhost.features_off.iter().fold(0, |bits, &f| bits | feature_bit(f));
-    let session_config = PortConfig {
+    PortConfig {
         queue_pairs: config.queues.get(),
         features: vhost_user_port::OFFERED & !off,
         mtu: config.mtu.get(),
         mac: vhost.mac.bytes(),
         ..PortConfig::default()
-    };
-    let socket = PortSocket {
+    }
+}
+
+fn port_socket(vhost: &switch_config::VhostUser) -> PortSocket {
+    PortSocket {
         path: PathBuf::from(vhost.socket.as_path()),
         mode: match vhost.mode {
             SocketMode::Server => vhost_user_port::SocketMode::Server,
             SocketMode::Client => vhost_user_port::SocketMode::Client,
         },
         permissions: vhost.permissions.map(|mode| mode.bits()),
-    };
-    let sockets = socket.listen()?;
-    let session = Box::new(Session::new(config.name.as_str(), session_config));
-    Ok(OpenDriver::VhostUser { socket, session, sockets })
+    }
 }
 
 fn run_vhost_user(
@@ -222,9 +322,7 @@ fn run_vhost_user(
             failed.borrow_mut().last_error = Some(error.to_string());
         }
     });
-    if !config.up {
-        control.set_link(false);
-    }
+    control.set_link(config.up);
     RunningDriver::VhostUser { control, state, task }
 }
 
@@ -252,15 +350,34 @@ fn feature_bit(f: Feature) -> u64 {
 }
 
 fn open_tap(config: &switch_config::Port, tap: &switch_config::Tap) -> anyhow::Result<OpenDriver> {
-    let port = TapPort::open(TapConfig {
+    Ok(OpenDriver::Tap(TapPort::open(tap_config(config, tap))?))
+}
+
+fn take_over_tap(
+    config: &switch_config::Port,
+    tap: &switch_config::Tap,
+    queues: &[usize],
+    socket: usize,
+    counters: Option<usize>,
+    fds: &mut Descriptors,
+) -> anyhow::Result<OpenDriver> {
+    let fds = TapFds {
+        queues: queues.iter().map(|&number| fds.take(number)).collect::<Result<_, _>>()?,
+        socket: fds.take(socket)?,
+        counters: counters.map(|number| fds.take(number)).transpose()?,
+    };
+    Ok(OpenDriver::Tap(TapPort::from_fds(tap_config(config, tap), fds)?))
+}
+
+fn tap_config(config: &switch_config::Port, tap: &switch_config::Tap) -> TapConfig {
+    TapConfig {
         netns: tap.netns.as_ref().map(|n| n.as_str().to_owned()),
         queues: config.queues.get(),
         persistent: tap.persistent,
         mtu: Some(config.mtu.get()),
         link_up: config.up,
         ..TapConfig::new(tap.device.as_str())
-    })?;
-    Ok(OpenDriver::Tap(port))
+    }
 }
 
 /// The switch's end of a vhost-user session.
@@ -326,7 +443,20 @@ pub(crate) fn placement(config: &switch_config::Port, cores: &[usize]) -> BTreeM
         .collect()
 }
 
-fn open_pcap(config: &switch_config::Port, pcap: &switch_config::Pcap) -> anyhow::Result<OpenDriver> {
+/// What happens to a capture's file that is there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Recording {
+    /// It is emptied.
+    Begins,
+    /// It is added to.
+    GoesOn,
+}
+
+fn open_pcap(
+    config: &switch_config::Port,
+    pcap: &switch_config::Pcap,
+    recording: Recording,
+) -> anyhow::Result<OpenDriver> {
     let rx: Box<dyn RxQueue> = match &pcap.replay {
         Some(replay) => {
             let pace = match replay.pace {
@@ -345,7 +475,8 @@ fn open_pcap(config: &switch_config::Port, pcap: &switch_config::Pcap) -> anyhow
     let tx: Box<dyn TxQueue> = match &pcap.write {
         Some(path) => {
             let interface = config.name.as_str().to_owned();
-            Box::new(PcapTx::create(path, RecordOptions { interface, ..RecordOptions::default() })?)
+            let append = recording == Recording::GoesOn;
+            Box::new(PcapTx::create(path, RecordOptions { interface, append, ..RecordOptions::default() })?)
         }
         None => Box::new(NullTx),
     };

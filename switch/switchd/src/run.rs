@@ -1,6 +1,7 @@
 //! The life of the switch, from its configuration to its summary.
 
 use std::cell::RefCell;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,12 +11,15 @@ use anyhow::Context;
 use control::{Answer, ConfigText, ControlSocket, Refusal, RefusalKind, Request, Snapshot, Summary};
 use pipeline::FlowMod;
 use switch_config::Config;
+use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::UnboundedSender;
 use worker::{FaultReport, FaultSink};
 
 use crate::guests::{Guests, sends};
 use crate::reconfigure::reconfigure;
 use crate::switch::Switch;
+use crate::take_over::{Giver, Handed, Predecessor, finish, take};
 
 /// How long a switch that ends on its own waits for its guests to drain.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -37,6 +41,8 @@ pub struct RunOptions {
     pub for_: Option<Duration>,
     /// Called twice a second.
     pub on_tick: Option<OnTick>,
+    /// Go on with what the switch has that runs at the configuration's control socket.
+    pub take_over: bool,
 }
 
 /// Runs the switch until it is told to end (SIGTERM, SIGINT) or its time is over.
@@ -52,6 +58,7 @@ pub fn run(config: Config, options: RunOptions) -> anyhow::Result<Summary> {
 enum Why {
     TimeIsOver,
     Told,
+    HandedOver(Handed),
 }
 
 async fn live(config: Config, mut options: RunOptions) -> anyhow::Result<Summary> {
@@ -59,29 +66,59 @@ async fn live(config: Config, mut options: RunOptions) -> anyhow::Result<Summary
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
-    let socket = ControlSocket::bind(config.control.socket.as_path(), config.control.mode.bits())?;
+    let path = config.control.socket.as_path().to_owned();
+    let mut predecessor = match options.take_over {
+        true => Some(Predecessor::meet(&path).await.context("take-over")?),
+        false => None,
+    };
+    let socket = Rc::new(match &mut predecessor {
+        Some(predecessor) => ControlSocket::adopt(predecessor.control_socket()?, &path)?,
+        None => ControlSocket::bind(&path, config.control.mode.bits())?,
+    });
+    let metrics = metrics_listener(config.control.prometheus, predecessor.as_mut())?;
     let (report, mut faults) = tokio::sync::mpsc::unbounded_channel::<FaultReport>();
     let sink: FaultSink = Arc::new(move |fault| {
         // Nobody listens only while the switch ends.
         let _ = report.send(fault);
     });
-    let switch = Rc::new(RefCell::new(Switch::start(config, options.path.clone(), &sink)?));
+    let (switch, rest) = match predecessor {
+        Some(predecessor) => {
+            let (switch, rest) = take(config, options.path.clone(), &sink, predecessor).await?;
+            (switch, Some(rest))
+        }
+        None => (Switch::start(config, options.path.clone(), &sink)?, None),
+    };
+    socket.keep();
+    let switch = Rc::new(RefCell::new(switch));
+    if let Some(row) = &switch.borrow().taken_over {
+        tracing::info!(
+            from = row.pid,
+            ports = row.ports,
+            pause_us = row.pause_us,
+            total_us = row.total_us,
+            "the switch was taken over"
+        );
+    }
+    switch.borrow_mut().listeners.control = Some(socket.listener().try_clone()?.into());
     for notice in &switch.borrow().notices {
         tracing::info!("{notice}");
     }
-    let handler = Rc::new(Handler { switch: switch.clone() });
+    let (hands, mut handed) = tokio::sync::mpsc::unbounded_channel();
+    let handler = Rc::new(Handler { switch: switch.clone(), giver: Giver::new(switch.clone()), hands });
+    let served = socket.clone();
     let server = tokio::task::spawn_local(async move {
-        if let Err(error) = control::serve(&socket, handler).await {
+        if let Err(error) = control::serve(&served, handler).await {
             tracing::error!(%error, "the control socket is dead");
         }
     });
-    let metrics_address = switch.borrow().config.control.prometheus;
-    if let Some(address) = metrics_address {
-        let listener = tokio::net::TcpListener::bind(address)
-            .await
-            .with_context(|| format!("control.prometheus: can't listen at {address}"))?;
+    if let Some((address, listener)) = metrics {
+        switch.borrow_mut().listeners.metrics = Some((address, listener.try_clone()?.into()));
         let shown = switch.clone();
+        let listener = tokio::net::TcpListener::from_std(listener)?;
         tokio::task::spawn_local(control::metrics::serve(listener, move || shown.borrow().snapshot()));
+    }
+    if let Some(rest) = rest {
+        finish(&switch, rest).await;
     }
     let guest_configs = switch.borrow().config.guests.clone();
     switch.borrow_mut().guests.start(&guest_configs, |guest| !sends(guest)).context("guests")?;
@@ -110,6 +147,7 @@ async fn live(config: Config, mut options: RunOptions) -> anyhow::Result<Summary
                 Ok(done) => tracing::info!(changes = ?done, "configuration read again"),
                 Err(error) => tracing::error!("configuration not changed: {error:#}"),
             },
+            Some(handed) = handed.recv() => break Why::HandedOver(handed),
             Some(fault) = faults.recv() => switch.borrow_mut().queue_fault(fault),
             _ = second.tick() => switch.borrow_mut().expire(),
             _ = tick.tick(), if options.on_tick.is_some() => {
@@ -122,25 +160,26 @@ async fn live(config: Config, mut options: RunOptions) -> anyhow::Result<Summary
     let patience = match why {
         Why::TimeIsOver => PATIENCE,
         Why::Told => PATIENCE_WHEN_TOLD,
+        Why::HandedOver(handed) => {
+            server.abort();
+            socket.leave();
+            let mut summary = summary(&switch, started);
+            let_go(&switch, handed).await;
+            let guests = std::mem::replace(&mut switch.borrow_mut().guests, Guests::none());
+            summary.guests = tokio::task::spawn_blocking(move || guests.finish(PATIENCE_WHEN_TOLD)).await?;
+            return Ok(summary);
+        }
     };
     // States as they were while it ran: when the guests have gone every port waits.
     let states: Vec<_> = switch.borrow().port_rows().into_iter().map(|row| (row.state, row.reason)).collect();
     let guests = std::mem::replace(&mut switch.borrow_mut().guests, Guests::none());
     // Guests end on threads of their own, while this one goes on serving their connections.
     let guests = tokio::task::spawn_blocking(move || guests.finish(patience)).await?;
-    let summary = {
-        let this = switch.borrow();
-        let mut snapshot = this.snapshot();
-        for (row, (state, reason)) in snapshot.ports.iter_mut().zip(states) {
-            (row.state, row.reason) = (state, reason);
-        }
-        Summary {
-            seconds: started.elapsed().as_secs_f64(),
-            ports: snapshot.ports,
-            workers: snapshot.workers,
-            guests,
-        }
-    };
+    let mut summary = summary(&switch, started);
+    for (row, (state, reason)) in summary.ports.iter_mut().zip(states) {
+        (row.state, row.reason) = (state, reason);
+    }
+    summary.guests = guests;
     server.abort();
     // The socket's file goes with the task.
     let _ = server.await;
@@ -153,6 +192,47 @@ async fn live(config: Config, mut options: RunOptions) -> anyhow::Result<Summary
     }
     plane.borrow_mut().stop();
     Ok(summary)
+}
+
+fn summary(switch: &Rc<RefCell<Switch>>, started: Instant) -> Summary {
+    let snapshot = switch.borrow().snapshot();
+    Summary {
+        seconds: started.elapsed().as_secs_f64(),
+        ports: snapshot.ports,
+        workers: snapshot.workers,
+        guests: vec![],
+    }
+}
+
+/// The socket at which metrics are asked for, of the running switch where it is to be taken over.
+fn metrics_listener(
+    address: Option<SocketAddr>,
+    predecessor: Option<&mut Predecessor>,
+) -> anyhow::Result<Option<(SocketAddr, TcpListener)>> {
+    let Some(address) = address else { return Ok(None) };
+    let inherited = predecessor.map(|p| p.metrics(address)).transpose()?.flatten();
+    let listener = match inherited {
+        Some(fd) => TcpListener::from(fd),
+        None => TcpListener::bind(address)
+            .with_context(|| format!("control.prometheus: can't listen at {address}"))?,
+    };
+    listener.set_nonblocking(true)?;
+    Ok(Some((address, listener)))
+}
+
+/// Closes everything, after a successor has taken what it goes on with.
+async fn let_go(switch: &Rc<RefCell<Switch>>, handed: Handed) {
+    let (plane, ports) = {
+        let mut this = switch.borrow_mut();
+        (this.plane.clone(), std::mem::take(&mut this.ports))
+    };
+    plane.borrow_mut().stop();
+    for (_, port) in ports {
+        match handed.kept.iter().any(|name| name == port.config.name.as_str()) {
+            true => port.release().await,
+            false => port.stop(&plane).await,
+        }
+    }
 }
 
 /// Waits, not long, until the guests that only answer can be reached: what is sent to them before is lost.
@@ -174,6 +254,9 @@ async fn reload(switch: &Rc<RefCell<Switch>>) -> anyhow::Result<Vec<String>> {
 
 struct Handler {
     switch: Rc<RefCell<Switch>>,
+    giver: Giver,
+    /// Where a hand-over that has succeeded is told.
+    hands: UnboundedSender<Handed>,
 }
 
 impl control::Handler for Handler {
@@ -241,7 +324,17 @@ impl control::Handler for Handler {
                 this().plane.borrow().time_stages(on);
                 Answer::Changed(vec![format!("stages are {}timed", if on { "" } else { "not " })])
             }
+            Request::TakeOver { oldest, newest } => {
+                Answer::HandOver { version: self.giver.accept(oldest, newest)? }
+            }
         })
+    }
+
+    async fn hand_over(&self, stream: UnixStream) {
+        if let Some(handed) = self.giver.give(stream).await {
+            // Nobody listens only when the switch ends anyway.
+            let _ = self.hands.send(handed);
+        }
     }
 }
 
@@ -277,6 +370,10 @@ impl Handler {
 
     fn change(&self, bridge: Option<String>, change: FlowMod) -> Result<Answer, Refusal> {
         let bridge = self.bridge(bridge.as_deref())?;
+        if self.switch.borrow().is_handed_over {
+            let what = "the switch is being taken over by another process: try again";
+            return Err(Refusal::new(RefusalKind::Failed, what));
+        }
         let applied = self.switch.borrow_mut().change_rules(bridge, change);
         let applied = applied.map_err(|error| Refusal::new(RefusalKind::Invalid, error.error.to_string()))?;
         Ok(Answer::Changed(vec![format!(

@@ -23,6 +23,7 @@ impl Switch {
             path: Some(self.path.clone()),
             bridges: self.bridge_rows(),
             notices: self.notices.clone(),
+            taken_over: self.taken_over.clone(),
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,7 +17,7 @@ use switch_config::{Config, VlanMode};
 use worker::{CacheSizes, FaultReport, FaultSink, Idle, PuntQueue};
 
 use crate::bridges::{Bridge, file_rules, now, rule_changes};
-use crate::dataplane::{BridgeSetup, Dataplane, PortSetup, WorkersSetup};
+use crate::dataplane::{Begin, BridgeSetup, Dataplane, PortSetup, WorkersSetup};
 use crate::guests::Guests;
 use crate::ports::{OpenPort, RunningPort, placement};
 
@@ -36,8 +38,21 @@ pub(crate) struct Switch {
     pub notices: Vec<String>,
     pub guests: Guests,
     /// Held while the configuration changes: changes take turns.
-    pub changing: Rc<tokio::sync::Mutex<()>>,
+    pub changing: Arc<tokio::sync::Mutex<()>>,
+    /// A successor is taking over: nothing may change that it is told only once.
+    pub is_handed_over: bool,
+    /// How the ports came here, if from another process.
+    pub taken_over: Option<control::TakeOverRow>,
+    /// Listening sockets for a successor.
+    pub listeners: Listeners,
     next_uid: u64,
+}
+
+/// Duplicates of the listening sockets.
+#[derive(Default)]
+pub(crate) struct Listeners {
+    pub control: Option<OwnedFd>,
+    pub metrics: Option<(SocketAddr, OwnedFd)>,
 }
 
 impl Switch {
@@ -46,9 +61,33 @@ impl Switch {
     /// # Errors
     /// Whatever can't be had, by name.
     pub fn start(config: Config, path: PathBuf, faults: &FaultSink) -> anyhow::Result<Switch> {
+        let mut switch = Switch::prepare(&config, path, faults, Begin::AtOnce)?;
+        switch.set_bridges(&config);
+        switch.set_rules(&config)?;
+        switch.config = config.clone();
+        // Bridges come before ports: a port that is attached may have frames at once.
+        switch.publish();
+        for port in &config.ports {
+            let port = OpenPort::open(port)?;
+            switch.run_port(port, &config);
+        }
+        switch.publish();
+        Ok(switch)
+    }
+
+    /// Makes a switch that has workers and nothing else yet.
+    ///
+    /// # Errors
+    /// No memory, threads or huge pages.
+    pub fn prepare(
+        config: &Config,
+        path: PathBuf,
+        faults: &FaultSink,
+        begin: Begin,
+    ) -> anyhow::Result<Switch> {
         let punts = Arc::new(PuntQueue::new(PUNTS_MAX));
         let setup = WorkersSetup {
-            cores: cores(&config),
+            cores: cores(config),
             idle: match config.workers.idle {
                 switch_config::Idle::Poll => Idle::Poll,
                 switch_config::Idle::Sleep { after } => Idle::Sleep { after_us: after.as_micros() as u64 },
@@ -66,7 +105,7 @@ impl Switch {
             },
             buffers: config.memory.pool_buffers,
         };
-        let plane = Dataplane::start(&setup, &punts, faults).map_err(|error| {
+        let plane = Dataplane::start(&setup, &punts, faults, begin).map_err(|error| {
             anyhow::anyhow!("workers: {error} (huge pages are reserved with `sysctl vm.nr_hugepages=N`)")
         })?;
         let mut notices = vec![];
@@ -80,7 +119,7 @@ impl Switch {
         if !crate::runtime::uring_works() {
             notices.push("no io_uring: the control thread uses epoll; TAP ports can't be opened".to_owned());
         }
-        let mut switch = Switch {
+        Ok(Switch {
             path,
             config: Config { bridges: vec![], ports: vec![], flows: vec![], ..config.clone() },
             plane: Rc::new(RefCell::new(plane)),
@@ -90,20 +129,12 @@ impl Switch {
             started: Instant::now(),
             notices,
             guests: Guests::none(),
-            changing: Rc::default(),
+            changing: Arc::default(),
+            is_handed_over: false,
+            taken_over: None,
+            listeners: Listeners::default(),
             next_uid: 1,
-        };
-        switch.set_bridges(&config);
-        switch.set_rules(&config)?;
-        switch.config = config.clone();
-        // Bridges come before ports: a port that is attached may have frames at once.
-        switch.publish();
-        for port in &config.ports {
-            let port = OpenPort::open(port)?;
-            switch.run_port(port, &config);
-        }
-        switch.publish();
-        Ok(switch)
+        })
     }
 
     /// Makes the bridges those of the configuration; those that stay keep their rules and, as far as their limits
@@ -199,6 +230,10 @@ impl Switch {
 
     /// Ages addresses and rules. Called every second.
     pub fn expire(&mut self) {
+        if self.is_handed_over {
+            // The successor will.
+            return;
+        }
         let now = now();
         let mut rules_changed = false;
         for bridge in &mut self.bridges {
