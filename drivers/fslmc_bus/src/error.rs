@@ -96,7 +96,9 @@ pub enum DmaRefusal {
     #[error("no range with these bounds is mapped")]
     NotMapped,
     /// More memory would be locked than this process may.
-    #[error("it is more memory than this process may lock: raise its memlock limit (ulimit -l, LimitMEMLOCK=)")]
+    #[error(
+        "it is more memory than this process may lock: raise its memlock limit (ulimit -l, LimitMEMLOCK=)"
+    )]
     MemlockLimit,
     /// The IOMMU can't have so many ranges, or such addresses.
     #[error("the IOMMU takes no more ranges, or not these addresses")]

@@ -30,10 +30,13 @@ pub mod barrier;
 mod dma;
 mod error;
 mod irq;
+pub mod vfio;
+mod window_portal;
 
 pub use dma::DmaMemory;
 pub use error::{BusError, DmaRefusal};
 pub use irq::Interrupt;
+pub use window_portal::WindowPortal;
 
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
