@@ -1,30 +1,52 @@
 //! The benchmark: Ringway beside OVS-DPDK and a forwarding testpmd, same load, same minutes, same machine.
 //!
-//! The system under test polls on one core, one testpmd with two virtio-user ports loads it from another. A [`Group`] is what
-//! one start of system and load can measure; groups are run in rounds, the systems taking turns within a round, so that
-//! a slow drift of the machine meets all of them. Each run is a [`Run`], labelled near, far, siblings or mixed by a ping-pong between the
-//! cores before and after it ([`Placement`](lab::Placement)); states are never pooled, and rounds go on until every system has
-//! enough runs in one state. Runs during which somebody else had the cores are left out and counted.
+//! A system under test polls on one core, a load drives it from another: one testpmd with two virtio-user ports, or
+//! [`bench_load`](traffic) where flows, pace, times or more ports matter. A [`Measure`](measure::Measure) is what one start of
+//! system and load can tell, as rows; measures are run in rounds, the systems taking turns within a round, so that a slow drift of
+//! the machine meets all of them. Each run is labelled near, far, siblings or mixed by a ping-pong between the cores before and
+//! after it ([`Placement`](lab::Placement)); states are never pooled, and rounds go on until every system has enough runs in one
+//! state, within a bound. Runs during which somebody else had the cores are left out and counted.
 //!
 //! The figure to compare is busy cycles per frame, from each system's own counters: at 64 bytes the load saturates
 //! before a good switch does, and then Mpps is a lower bound.
+//!
+//! | to add | go to |
+//! |---|---|
+//! | a row of an existing kind | [`cases`] |
+//! | a kind of measurement | a module beside [`forwarding`], then [`cases`] |
+//! | a column | [`section`] |
 
 mod cases;
+mod changes;
+mod fairness;
+mod forwarding;
+mod idle;
+mod instructions;
+mod latency;
+mod lookup;
 mod measure;
+mod production;
 mod report;
+mod rules;
+mod section;
+mod stream;
+pub mod traffic;
 
-pub use cases::{Case, Group, Rules};
+pub use instructions::{Instructions, count_instructions};
 pub use report::Report;
 
 use anyhow::{Result, bail};
 use lab::switch::System;
 use lab::{HugePages, Pages, Placement};
 use std::collections::BTreeMap;
+use std::time::Instant;
 
-use measure::{Idle, Run};
+use measure::{Bench, Group, Run};
 
 /// 2 MiB pages reserved: OVS-DPDK's pool of 262,144 buffers takes 800 MB, the load little.
 const HUGE_PAGES: u64 = 1024;
+/// A system that fails so often in a group is not started for it again.
+const FAILURES_MAX: usize = 2;
 
 /// What is measured, and how often.
 #[derive(Clone, Debug)]
@@ -34,93 +56,120 @@ pub struct Options {
     /// Only a few cases with few runs: under five minutes.
     pub quick: bool,
     /// Only cases whose names contain one of these; empty means all.
-    pub cases: Vec<String>,
+    pub only: Vec<String>,
+    /// Runs wanted of each system in one placement; 5, or 3 when quick, unless given.
+    pub runs: Option<usize>,
     /// Core of the system under test.
     pub switch_core: usize,
     /// Core of the load.
     pub load_core: usize,
     /// Huge pages if they can be had, or never.
     pub huge_pages: bool,
+    /// What was typed, for the report.
+    pub command: String,
 }
 
 impl Options {
-    /// Runs wanted of each system in one placement.
     fn runs(&self) -> usize {
-        if self.quick { 3 } else { 5 }
+        self.runs.unwrap_or(if self.quick { 3 } else { 5 })
     }
 
     /// Rounds after which a group ends even if the placement kept changing.
     fn rounds_max(&self) -> usize {
-        if self.quick { 3 } else { 15 }
+        if self.quick { self.runs() } else { 3 * self.runs() }
     }
 }
 
 /// Results by case, system and placement.
 pub(crate) type Runs = BTreeMap<(String, System, Placement), Vec<Run>>;
 
-/// Runs the benchmark; progress goes to standard error.
+/// Everything found so far.
+#[derive(Default)]
+pub(crate) struct Results {
+    /// Runs that count.
+    runs: Runs,
+    /// Runs left out.
+    left_out: u64,
+    /// Starts and sessions that failed, once each.
+    failures: Vec<String>,
+}
+
+/// Runs the benchmark; progress goes to standard error, and the report so far to `each` after every group of cases.
 ///
 /// # Errors
-/// When no case matches, or a system does not start.
-pub fn run(options: &Options) -> Result<Report> {
+/// When no case matches, or `each` fails. A system that does not start is noted in the report.
+pub fn run(options: &Options, mut each: impl FnMut(&Report) -> Result<()>) -> Result<Report> {
+    let groups = cases::select(options);
+    if groups.is_empty() {
+        bail!("no case is named like {:?}; there are: {}", options.only, cases::names().join(" "));
+    }
     let reserved = if options.huge_pages { HugePages::reserve(HUGE_PAGES)? } else { None };
     let pages = if reserved.is_some() { Pages::Huge } else { Pages::Small };
     if options.huge_pages && pages == Pages::Small {
         eprintln!("no huge pages to be had: every system runs on 4 KiB pages");
     }
-    let groups = cases::select(options.quick, &options.cases);
-    let idle_wanted =
-        options.cases.is_empty() || options.cases.iter().any(|word| "idle".contains(word.as_str()));
-    if groups.is_empty() && !idle_wanted {
-        bail!("no case is named like {:?}; there are: {}", options.cases, cases::names().join(" "));
+    let bench = Bench { options, pages };
+    let mut results = Results::default();
+    let start = Instant::now();
+    for (index, group) in groups.iter().enumerate() {
+        let minutes = start.elapsed().as_secs_f64() / 60.0;
+        eprintln!("-- {}/{} after {minutes:.1} min: {}", index + 1, groups.len(), group.names().join(" "));
+        run_group(&bench, group, &mut results);
+        each(&Report::new(&bench, &results))?;
     }
-    let mut runs = Runs::new();
-    let mut disturbed = 0;
-    for group in &groups {
-        for round in 0..options.rounds_max() {
-            if round >= options.runs() && is_complete(&runs, group, options) {
-                break;
-            }
-            run_round(options, pages, group, round, &mut runs, &mut disturbed)?;
-        }
-    }
-    let mut idle = BTreeMap::new();
-    if idle_wanted {
-        for &system in &options.systems {
-            eprintln!("idle: {}", system.name());
-            idle.insert(system, measure::idle(options, pages, system)?);
-        }
-    }
-    Ok(Report::new(pages, &runs, idle, disturbed))
+    remove_runtime_directories();
+    Ok(Report::new(&bench, &results))
 }
 
-fn run_round(
-    options: &Options,
-    pages: Pages,
+/// Names of all cases, in the order of the report.
+pub fn names() -> Vec<String> {
+    cases::names()
+}
+
+fn run_group(bench: &Bench<'_>, group: &Group, results: &mut Results) {
+    let systems: Vec<System> =
+        group.systems().iter().copied().filter(|system| bench.options.systems.contains(system)).collect();
+    let mut failures: BTreeMap<System, usize> = BTreeMap::new();
+    for round in 0..bench.options.rounds_max() {
+        let left: Vec<System> = systems
+            .iter()
+            .copied()
+            .filter(|system| failures.get(system).is_none_or(|&count| count < FAILURES_MAX))
+            .collect();
+        if left.is_empty() || round >= bench.options.runs() && is_complete(bench, group, &left, results) {
+            break;
+        }
+        for turn in 0..left.len() {
+            // Another system goes first in each round.
+            let system = left[(turn + round) % left.len()];
+            if let Err(error) = run_session(bench, group, system, round, results) {
+                *failures.entry(system).or_default() += 1;
+                let what = format!("{} with {}: {error:#}", group.names().join(" "), system.name());
+                eprintln!("{what}");
+                results.failures.push(what);
+            }
+        }
+    }
+}
+
+fn run_session(
+    bench: &Bench<'_>,
     group: &Group,
+    system: System,
     round: usize,
-    runs: &mut Runs,
-    disturbed: &mut u64,
+    results: &mut Results,
 ) -> Result<()> {
-    let count = options.systems.len();
-    for turn in 0..count {
-        // Another system goes first in each round.
-        let system = options.systems[(turn + round) % count];
-        for (case, outcome) in measure::session(options, pages, group, system)? {
-            match outcome {
-                Ok(run) => {
-                    let (mpps, cycles) = (run.mpps, run.cycles_per_frame);
-                    eprintln!(
-                        "{case:<28} {:<9} round {round} {:<8} {mpps:6.2} Mpps {cycles:7.1} cycles",
-                        system.name(),
-                        run.placement.to_string(),
-                    );
-                    runs.entry((case, system, run.placement)).or_default().push(run);
-                }
-                Err(reason) => {
-                    eprintln!("{case:<28} {:<9} round {round} left out: {reason}", system.name());
-                    *disturbed += 1;
-                }
+    for (case, outcome) in group.measure(bench, system)? {
+        let system_name = system.name();
+        match outcome {
+            Ok(run) => {
+                let (placement, figures) = (run.placement, group.section().line(&run.figures));
+                eprintln!("{case:<32} {system_name:<9} round {round} {placement:<8} {figures}");
+                results.runs.entry((case, system, run.placement)).or_default().push(run);
+            }
+            Err(reason) => {
+                eprintln!("{case:<32} {system_name:<9} round {round} left out: {reason}");
+                results.left_out += 1;
             }
         }
     }
@@ -128,15 +177,23 @@ fn run_round(
 }
 
 /// Says whether each case of the group has enough runs of every system in one and the same placement.
-fn is_complete(runs: &Runs, group: &Group, options: &Options) -> bool {
-    let enough = |case: &Case, placement: Placement| {
-        options.systems.iter().all(|&system| {
-            runs.get(&(case.name.clone(), system, placement)).is_some_and(|runs| runs.len() >= options.runs())
+fn is_complete(bench: &Bench<'_>, group: &Group, systems: &[System], results: &Results) -> bool {
+    let enough = |case: &String, placement: Placement| {
+        systems.iter().all(|&system| {
+            let runs = results.runs.get(&(case.clone(), system, placement));
+            runs.is_some_and(|runs| runs.len() >= bench.options.runs())
         })
     };
     let states = [Placement::Siblings, Placement::Near, Placement::Far];
-    group.cases.iter().all(|case| states.iter().any(|&state| enough(case, state)))
+    group.names().iter().all(|case| states.iter().any(|&state| enough(case, state)))
 }
 
-/// Idle figures by system.
-pub(crate) type Idles = BTreeMap<System, Idle>;
+/// Removes what DPDK programs started from here left in their runtime directory; each has this process's id in its name.
+fn remove_runtime_directories() {
+    let suffix = format!("-{}", std::process::id());
+    let Ok(entries) = std::fs::read_dir("/var/run/dpdk") else { return };
+    for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().ends_with(&suffix)) {
+        // Best effort: an empty directory in a RAM disk.
+        let _ = std::fs::remove_dir_all(entry.path());
+    }
+}

@@ -13,6 +13,7 @@ mod guest;
 mod guest_image;
 pub mod hostile;
 mod huge_pages;
+mod monitor;
 mod namespace;
 pub mod packages;
 mod placement;
@@ -22,7 +23,7 @@ pub mod switch;
 mod testpmd;
 
 pub use footprint::Footprint;
-pub use guest::{Guest, GuestOptions, Output};
+pub use guest::{Guest, GuestOptions, Migration, Output};
 pub use guest_image::GuestImage;
 pub use huge_pages::HugePages;
 pub use namespace::Namespace;
@@ -35,7 +36,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Page size the programs under test take their packet memory from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pages {
     /// Ordinary 4 KiB pages; needs nothing.

@@ -17,7 +17,7 @@ const FAR_NS: f64 = 300.0;
 const SIBLINGS_NS: f64 = 45.0;
 
 /// State of the two cores during one run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Placement {
     /// Two threads of one core, before and after.

@@ -1,9 +1,10 @@
 //! `cargo xtask bench`.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
+use bench::{Options, Report};
 use lab::packages;
 use lab::switch::System;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::{Through, cargo};
 
@@ -13,12 +14,21 @@ pub struct Arguments {
     /// A few cases, fewer runs: under five minutes.
     #[arg(long)]
     quick: bool,
-    /// Writes every figure to this file.
+    /// Only cases whose names contain this; may be given several times.
+    #[arg(long, value_name = "PATTERN")]
+    only: Vec<String>,
+    /// Prints the names of all cases and ends.
+    #[arg(long)]
+    list: bool,
+    /// Writes every figure to this file, after each group of cases.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Systems to measure; all three when left out.
     #[arg(long = "system", value_enum, value_name = "SYSTEM")]
     systems: Vec<Through>,
+    /// Runs wanted of each system with the cores in one placement [default: 5, or 3 with --quick].
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
+    runs: Option<u16>,
     /// Core of the system under test.
     #[arg(long, default_value_t = 0)]
     switch_core: usize,
@@ -28,35 +38,73 @@ pub struct Arguments {
     /// Runs every system on 4 KiB pages even if huge pages can be had.
     #[arg(long)]
     small_pages: bool,
-    /// Only cases whose names contain one of these words.
-    cases: Vec<String>,
+    /// Counts instructions per frame by callgrind instead, compares them with the values kept in the checkout, and keeps
+    /// the new ones there.
+    #[arg(long, conflicts_with_all = ["quick", "only", "json", "runs"])]
+    instructions: bool,
+    /// Measures nothing: prints the Markdown tables of these files (written by --json).
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["quick", "only", "json", "runs"])]
+    markdown: Vec<PathBuf>,
 }
 
 /// Measures, prints the table and writes the file.
 ///
 /// # Errors
-/// When a package, the build or a system under test fails, or the file cannot be written.
+/// When a package, the build or a system under test fails, or a file cannot be read or written.
 pub fn run(arguments: &Arguments) -> Result<()> {
+    if arguments.list {
+        println!("{}", bench::names().join("\n"));
+        return Ok(());
+    }
+    if !arguments.markdown.is_empty() {
+        let reports = arguments.markdown.iter().map(|file| read(file)).collect::<Result<_>>()?;
+        print!("{}", Report::merge(reports)?.markdown());
+        return Ok(());
+    }
     packages::ensure(&[packages::FOR_TESTS, packages::FOR_BENCH].concat())?;
+    cargo::build_release("bench_load")?;
+    if arguments.instructions {
+        let counted = bench::count_instructions()?;
+        print!("{counted}");
+        return counted.keep();
+    }
+    measure(arguments)
+}
+
+fn measure(arguments: &Arguments) -> Result<()> {
     let mut systems: Vec<System> = arguments.systems.iter().map(|&system| system.into()).collect();
     if systems.is_empty() {
         systems = vec![System::Ringway, System::OvsDpdk, System::Testpmd];
     }
-    if systems.contains(&System::Ringway) {
-        cargo::build_ringway()?;
-    }
-    let report = bench::run(&bench::Options {
+    cargo::build_ringway()?;
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let options = Options {
         systems,
         quick: arguments.quick,
-        cases: arguments.cases.clone(),
+        only: arguments.only.clone(),
+        runs: arguments.runs.map(usize::from),
         switch_core: arguments.switch_core,
         load_core: arguments.load_core,
         huge_pages: !arguments.small_pages,
+        command: format!("cargo xtask {}", words.join(" ")),
+    };
+    let report = bench::run(&options, |report| match &arguments.json {
+        Some(file) => write(file, report),
+        None => Ok(()),
     })?;
     print!("{report}");
-    if let Some(file) = &arguments.json {
-        let text = serde_json::to_string_pretty(&report)? + "\n";
-        std::fs::write(file, text).with_context(|| format!("writing {}", file.display()))?;
+    if report.has_failures() {
+        bail!("not everything could be measured");
     }
     Ok(())
+}
+
+fn write(file: &Path, report: &Report) -> Result<()> {
+    let text = serde_json::to_string_pretty(report)? + "\n";
+    std::fs::write(file, text).with_context(|| format!("writing {}", file.display()))
+}
+
+fn read(file: &Path) -> Result<Report> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} is no report", file.display()))
 }

@@ -58,7 +58,15 @@ pub fn test(args: &[&str]) -> Result<Tally> {
 /// # Errors
 /// When it does not compile.
 pub fn build_ringway() -> Result<()> {
-    let args = ["build", "--release", "--package", "ringway", "--quiet"];
+    build_release("ringway")
+}
+
+/// Builds the programs of a package for speed.
+///
+/// # Errors
+/// When it does not compile.
+pub fn build_release(package: &str) -> Result<()> {
+    let args = ["build", "--release", "--package", package, "--quiet"];
     let status = command(&args).status().context("running cargo build")?;
     if !status.success() {
         bail!("`cargo {}` failed", args.join(" "));

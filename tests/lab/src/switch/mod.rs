@@ -124,8 +124,23 @@ impl PortCounters {
 pub struct Work {
     /// TSC cycles of rounds that moved frames.
     pub busy_cycles: u64,
-    /// Frames received in them.
+    /// TSC cycles of rounds that moved none; 0 of a system that does not count them.
+    pub idle_cycles: u64,
+    /// Frames received in busy rounds.
     pub frames: u64,
+    /// Times the poll loop went to sleep; 0 of a system that does not.
+    pub sleeps: u64,
+}
+
+/// Which part of a switch decided how many frames since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Decided {
+    /// An exact-match cache.
+    pub exact: u64,
+    /// Megaflows.
+    pub megaflow: u64,
+    /// The rules.
+    pub miss: u64,
 }
 
 /// A running switch. Dropping it kills it.
@@ -144,6 +159,12 @@ pub trait Switch {
     /// # Errors
     /// When the system does not answer.
     fn work(&mut self) -> Result<Work>;
+
+    /// What decided about frames.
+    ///
+    /// # Errors
+    /// When the system does not answer, or does not look at frames.
+    fn decided(&mut self) -> Result<Decided>;
 
     /// Process id of the forwarding process.
     fn pid(&self) -> u32;

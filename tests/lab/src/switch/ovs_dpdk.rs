@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Plan, PortCounters, PortKind, Switch, Work};
+use super::{Decided, Plan, PortCounters, PortKind, Switch, Work};
 use crate::{Pages, Process, run_to_end, wait_until};
 
 const DAEMON: &str = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk";
@@ -19,6 +19,8 @@ const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
 const BRIDGE: &str = "br0";
 const COMMAND_LIMIT: Duration = Duration::from_secs(20);
 const STOP_LIMIT: Duration = Duration::from_secs(20);
+/// A hundred thousand rules take a while.
+const FLOWS_LIMIT: Duration = Duration::from_secs(300);
 
 /// A running ovs-vswitchd with its ovsdb-server.
 pub struct OvsDpdk {
@@ -34,9 +36,17 @@ impl OvsDpdk {
     /// # Errors
     /// When the plan has a port OVS is not asked to serve here, or a daemon does not get ready.
     pub fn start(plan: &Plan) -> Result<Self> {
+        Self::start_with(plan, &[])
+    }
+
+    /// As [`OvsDpdk::start`], with more settings (`KEY=VALUE` of `other_config`).
+    ///
+    /// # Errors
+    /// As [`OvsDpdk::start`].
+    pub fn start_with(plan: &Plan, settings: &[&str]) -> Result<Self> {
         let dir = plan.dir.clone();
         let database = start_database(&dir)?;
-        configure(&dir, plan)?;
+        configure(&dir, plan, settings)?;
         let daemon = Process::start_as(
             "ovs-vswitchd",
             &dir,
@@ -81,21 +91,30 @@ impl OvsDpdk {
                 std::os::unix::fs::symlink(&theirs, plan.socket(index))?;
             }
         }
-        if plan.flows.is_empty() {
-            return Ok(());
-        }
+        if plan.flows.is_empty() { Ok(()) } else { self.replace_flows(&plan.flows) }
+    }
+
+    /// Puts these rules in place of all others; returns when they are in force.
+    ///
+    /// # Errors
+    /// When a rule is not understood, or the daemon does not answer.
+    pub fn replace_flows(&self, flows: &[String]) -> Result<()> {
         let file = self.dir.join("flows.txt");
-        std::fs::write(&file, plan.flows.join("\n") + "\n")?;
+        std::fs::write(&file, flows.join("\n") + "\n")?;
         self.ofctl(&["del-flows"], &[])?;
-        self.ofctl(&["add-flows"], &[&file.to_string_lossy()])?;
+        self.ofctl_within(FLOWS_LIMIT, &["add-flows"], &[&file.to_string_lossy()])?;
         Ok(())
     }
 
     fn ofctl(&self, before: &[&str], after: &[&str]) -> Result<String> {
+        self.ofctl_within(COMMAND_LIMIT, before, after)
+    }
+
+    fn ofctl_within(&self, limit: Duration, before: &[&str], after: &[&str]) -> Result<String> {
         let bridge = format!("unix:{}", self.dir.join(format!("{BRIDGE}.mgmt")).display());
         let args: Vec<&str> =
             before.iter().copied().chain([bridge.as_str()]).chain(after.iter().copied()).collect();
-        run_to_end("ovs-ofctl", &args, COMMAND_LIMIT)
+        run_to_end("ovs-ofctl", &args, limit)
     }
 
     /// Asks the daemon, as `ovs-appctl` does.
@@ -122,6 +141,11 @@ impl Switch for OvsDpdk {
     fn work(&mut self) -> Result<Work> {
         let text = self.appctl(&["dpif-netdev/pmd-stats-show"])?;
         parse_work(&text).with_context(|| format!("no cycles in:\n{text}"))
+    }
+
+    fn decided(&mut self) -> Result<Decided> {
+        let text = self.appctl(&["dpif-netdev/pmd-stats-show"])?;
+        parse_decided(&text).with_context(|| format!("no hits in:\n{text}"))
     }
 
     fn pid(&self) -> u32 {
@@ -154,13 +178,13 @@ fn start_database(dir: &Path) -> Result<Process> {
     Ok(database)
 }
 
-fn configure(dir: &Path, plan: &Plan) -> Result<()> {
+fn configure(dir: &Path, plan: &Plan, settings: &[&str]) -> Result<()> {
     let memory = match plan.pages {
         Pages::Huge => "",
         Pages::Small => "--no-huge --legacy-mem -m 2048 ",
     };
     let file_prefix = format!("ovs-{}", std::process::id());
-    let settings = [
+    let own = [
         "dpdk-init=true".to_owned(),
         format!("pmd-cpu-mask={:#x}", 1u64 << plan.core),
         format!("dpdk-lcore-mask={:#x}", 1u64 << plan.control_core),
@@ -168,7 +192,8 @@ fn configure(dir: &Path, plan: &Plan) -> Result<()> {
     ];
     let mut args: Vec<String> =
         ["--no-wait", "init", "--", "set", "Open_vSwitch", "."].map(String::from).into();
-    args.extend(settings.map(|setting| format!("other_config:{setting}")));
+    let all = own.iter().map(String::as_str).chain(settings.iter().copied());
+    args.extend(all.map(|setting| format!("other_config:{setting}")));
     vsctl(dir, &args)
 }
 
@@ -224,9 +249,26 @@ fn parse_ports(text: &str, names: &[String]) -> Result<Vec<PortCounters>> {
 
 /// Reads `dpif-netdev/pmd-stats-show` of the one PMD thread (the first section).
 fn parse_work(text: &str) -> Option<Work> {
-    let number =
-        |key: &str| -> Option<u64> { text.split_once(key)?.1.split_whitespace().next()?.parse().ok() };
-    Some(Work { busy_cycles: number("processing cycles:")?, frames: number("packets received:")? })
+    Some(Work {
+        busy_cycles: number_after(text, "processing cycles:")?,
+        idle_cycles: number_after(text, "idle cycles:")?,
+        frames: number_after(text, "packets received:")?,
+        sleeps: 0,
+    })
+}
+
+/// As [`parse_work`]: the exact-match and the signature-match cache, the classifier, and upcalls.
+fn parse_decided(text: &str) -> Option<Decided> {
+    Some(Decided {
+        exact: number_after(text, "emc hits:")? + number_after(text, "smc hits:")?,
+        megaflow: number_after(text, "megaflow hits:")?,
+        miss: number_after(text, "miss with success upcall:")?
+            + number_after(text, "miss with failed upcall:")?,
+    })
+}
+
+fn number_after(text: &str, key: &str) -> Option<u64> {
+    text.split_once(key)?.1.split_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -252,6 +294,14 @@ mod tests {
     fn work_is_that_of_the_pmd_thread() {
         let text = "pmd thread numa_id 0 core_id 0:\n  packets received: 9287040\n  idle cycles: 48755444 (1.29%)\n  \
             processing cycles: 3738886330 (98.71%)\nmain thread:\n  packets received: 1\n";
-        assert_eq!(parse_work(text), Some(Work { busy_cycles: 3_738_886_330, frames: 9_287_040 }));
+        let work = Work { busy_cycles: 3_738_886_330, idle_cycles: 48_755_444, frames: 9_287_040, sleeps: 0 };
+        assert_eq!(parse_work(text), Some(work));
+    }
+
+    #[test]
+    fn hits_of_both_exact_caches_count_together() {
+        let text = "  emc hits: 10\n  smc hits: 2\n  megaflow hits: 3\n  avg. subtable lookups per megaflow hit: 1.00\n  \
+            miss with success upcall: 4\n  miss with failed upcall: 5\n";
+        assert_eq!(parse_decided(text), Some(Decided { exact: 12, megaflow: 3, miss: 9 }));
     }
 }

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Plan, PortCounters, PortKind, Switch, Work};
+use super::{Decided, Plan, PortCounters, PortKind, Switch, Work};
 use crate::{Pages, Process, run_to_end, target_dir, wait_until};
 
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -177,14 +177,19 @@ impl Switch for Ringway {
 
     fn work(&mut self) -> Result<Work> {
         let shown = self.show("workers")?;
-        let sum = |key: &str| -> Result<u64> {
-            let workers = rows(&shown, "workers")?.as_array().context("workers are an array")?;
-            workers
-                .iter()
-                .map(|worker| worker[key].as_u64().with_context(|| format!("no {key} in {worker}")))
-                .sum()
-        };
-        Ok(Work { busy_cycles: sum("busy_cycles")?, frames: sum("frames")? })
+        let sum = |key: &str| sum(rows(&shown, "workers")?, key);
+        Ok(Work {
+            busy_cycles: sum("busy_cycles")?,
+            idle_cycles: sum("idle_cycles")?,
+            frames: sum("frames")?,
+            sleeps: sum("sleeps")?,
+        })
+    }
+
+    fn decided(&mut self) -> Result<Decided> {
+        let shown = self.show("caches")?;
+        let sum = |key: &str| sum(rows(&shown, "caches")?, key);
+        Ok(Decided { exact: sum("exact_hits")?, megaflow: sum("megaflow_hits")?, miss: sum("misses")? })
     }
 
     fn pid(&self) -> u32 {
@@ -199,6 +204,12 @@ impl Switch for Ringway {
 /// The rows of `show`, which are either the whole answer or its member `key`.
 fn rows<'a>(shown: &'a Value, key: &str) -> Result<&'a Value> {
     if shown.is_array() { Ok(shown) } else { shown.get(key).with_context(|| format!("no {key} in {shown}")) }
+}
+
+/// The sum of a number over all rows.
+fn sum(rows: &Value, key: &str) -> Result<u64> {
+    let rows = rows.as_array().context("rows are an array")?;
+    rows.iter().map(|row| row[key].as_u64().with_context(|| format!("no {key} in {row}"))).sum()
 }
 
 /// The configuration file for a plan: one bridge `br0` with everything on it.

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use std::path::Path;
 
-use super::{Plan, PortCounters, PortKind, Switch, Work};
+use super::{Decided, Plan, PortCounters, PortKind, Switch, Work};
 use crate::{Testpmd, TestpmdOptions};
 
 /// A forwarding testpmd.
@@ -65,7 +65,11 @@ impl Switch for TestpmdVhost {
 
     fn work(&mut self) -> Result<Work> {
         let (busy_cycles, frames) = self.testpmd.busy()?;
-        Ok(Work { busy_cycles, frames })
+        Ok(Work { busy_cycles, frames, ..Work::default() })
+    }
+
+    fn decided(&mut self) -> Result<Decided> {
+        bail!("testpmd does not look at frames")
     }
 
     fn pid(&self) -> u32 {

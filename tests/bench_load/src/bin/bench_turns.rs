@@ -1,0 +1,246 @@
+//! A worker between two guests, a fixed number of frames: what `cargo xtask bench --instructions` counts.
+//!
+//! Everything is in one thread and deterministic: guest A sends a burst, the worker takes a turn, guest B takes the burst. Time
+//! is virtual. Counted is only what happens inside [`counted_turn`].
+
+use std::sync::Arc;
+
+use action::Op;
+use anyhow::{Context as _, Result, bail, ensure};
+use bridging::{BridgePorts, Fdb, FdbLimits, PortVlan};
+use clap::Parser;
+use flow::{Field, FlowKey, FlowMask};
+use guest_memory::{MemMap, RegionSpec, SharedMemory};
+use packet::{BURST_MAX, HugePages};
+use port::{PortCounters, PortId};
+use virtio_defs::feature::{IN_ORDER, RING_PACKED, VERSION_1};
+use virtio_defs::net::HEADER_BYTES;
+use virtio_defs::net::feature::MRG_RXBUF;
+use virtqueue::driver::{Buffer, Driver, DriverConfig, Layout};
+use virtqueue::{RingConfig, VirtioRx, VirtioTx};
+use worker::{
+    BridgePlane, CacheSizes, Clock, Command, Idle, Mailbox, Plane, PortPlane, PuntQueue, Rules, RxSlot,
+    TxPort, Verdict, Worker, WorkerConfig,
+};
+
+const RING: u16 = 256;
+const BUFFER: usize = 2048;
+const GPA: u64 = 1 << 32;
+/// Ticks of the virtual clock in a second, and in a turn.
+const HZ: u64 = 1_000_000_000;
+const TURN: u64 = 1_000;
+/// Turns before counting begins: learning, caches, buffers touched.
+const WARM_UP: usize = 64;
+
+/// Moves frames from one guest to another through a worker.
+#[derive(Parser)]
+struct Arguments {
+    /// `split` or `packed`.
+    ring: String,
+    /// `p2p` (a rule that looks at the port only) or `normal`.
+    rules: String,
+    /// Bytes of a frame.
+    bytes: usize,
+    /// Frames, a multiple of the burst.
+    frames: usize,
+}
+
+/// One turn of the worker, under a name of its own.
+#[inline(never)]
+fn counted_turn(worker: &mut Worker, now: u64) -> usize {
+    worker.turn(now)
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let features = match arguments.ring.as_str() {
+        "split" => VERSION_1 | MRG_RXBUF | IN_ORDER,
+        "packed" => VERSION_1 | MRG_RXBUF | IN_ORDER | RING_PACKED,
+        other => bail!("rings are split or packed, not {other}"),
+    };
+    let is_normal = match arguments.rules.as_str() {
+        "p2p" => false,
+        "normal" => true,
+        other => bail!("rules are p2p or normal, not {other}"),
+    };
+    let mut guests = [Guest::new(1, features)?, Guest::new(2, features)?];
+    let mut worker = worker_between(&guests, is_normal)?;
+    let mut now = HZ;
+    let frames = [udp_frame(arguments.bytes, 2, 1), udp_frame(arguments.bytes, 1, 2)];
+    let [a, b] = &mut guests;
+    // B is learned by a frame of its own.
+    b.send(&frames[1], 1);
+    worker.turn(now);
+    ensure!(a.receive()? == 1, "the first frame did not arrive");
+    for turn in 0..WARM_UP + arguments.frames / BURST_MAX {
+        now += TURN;
+        a.send(&frames[0], BURST_MAX);
+        let moved = if turn < WARM_UP { worker.turn(now) } else { counted_turn(&mut worker, now) };
+        let received = b.receive()?;
+        ensure!(
+            (moved, received) == (BURST_MAX, BURST_MAX),
+            "{moved} frames were moved, {received} received"
+        );
+    }
+    Ok(())
+}
+
+/// Two driver-side rings and their memory.
+struct Guest {
+    memory: Arc<SharedMemory>,
+    rx: Driver,
+    tx: Driver,
+    free: Vec<u32>,
+    rx_at: usize,
+    tx_at: usize,
+    user: u64,
+}
+
+impl Guest {
+    fn new(number: u64, features: u64) -> Result<Guest> {
+        let layout = Layout::new(RING, features & RING_PACKED != 0);
+        let ring_bytes = layout.bytes.next_multiple_of(4096);
+        let area = usize::from(RING) * BUFFER;
+        let memory = Arc::new(SharedMemory::new(c"bench-turns", (2 * ring_bytes + 2 * area) as u64)?);
+        let config = DriverConfig { size: RING, features, gpa: GPA };
+        let rx = Driver::new(Arc::clone(&memory), 0, config);
+        let tx = Driver::new(Arc::clone(&memory), ring_bytes, config);
+        let (rx_at, tx_at) = (2 * ring_bytes, 2 * ring_bytes + area);
+        let user = number << 40;
+        let free = (0..u32::from(RING)).rev().collect();
+        let mut guest = Guest { memory, rx, tx, free, rx_at, tx_at, user };
+        for buffer in 0..u32::from(RING) {
+            guest.offer(buffer);
+        }
+        guest.rx.publish();
+        Ok(guest)
+    }
+
+    fn offer(&mut self, buffer: u32) {
+        let at = self.rx_at + buffer as usize * BUFFER;
+        assert!(self.rx.add(&[Buffer::writable(GPA + at as u64, BUFFER as u32)], buffer), "there is room");
+    }
+
+    fn send(&mut self, frame: &[u8], count: usize) {
+        let free = &mut self.free;
+        self.tx.poll(usize::MAX, |buffer, _| free.push(buffer)).expect("the worker keeps the rules");
+        for _ in 0..count {
+            let buffer = self.free.pop().expect("the ring is larger than a burst");
+            let at = self.tx_at + buffer as usize * BUFFER;
+            self.memory.write(at, &[0; HEADER_BYTES]);
+            self.memory.write(at + HEADER_BYTES, frame);
+            let len = (HEADER_BYTES + frame.len()) as u32;
+            assert!(self.tx.add(&[Buffer::readable(GPA + at as u64, len)], buffer), "there is room");
+        }
+        self.tx.publish();
+    }
+
+    fn receive(&mut self) -> Result<usize> {
+        let mut buffers = Vec::new();
+        self.rx.poll(usize::MAX, |buffer, _| buffers.push(buffer))?;
+        buffers.iter().for_each(|&buffer| self.offer(buffer));
+        self.rx.publish();
+        Ok(buffers.len())
+    }
+
+    fn map(&self) -> Result<Arc<MemMap>> {
+        let len = self.memory.len() as u64;
+        let region = RegionSpec { gpa: GPA, len, user_va: self.user, fd: self.memory.fd(), offset: 0 };
+        Ok(Arc::new(MemMap::new(&[region])?))
+    }
+
+    fn ring(&self, driver: &Driver) -> RingConfig {
+        let (desc, avail, used) = driver.user_addresses(self.user);
+        RingConfig::new(RING, desc, avail, used, driver.config().features)
+    }
+}
+
+/// A worker with the guests as ports 1 and 2 of a bridge.
+fn worker_between(guests: &[Guest; 2], is_normal: bool) -> Result<Worker> {
+    let config = WorkerConfig {
+        index: 0,
+        idle: Idle::Poll,
+        caches: CacheSizes { flows: 1024, megaflows: 64, megaflow_masks: 4, verdicts: 64 },
+        huge_pages: HugePages::Off,
+        buffers: 256,
+        clock: Clock::virtual_time(HZ, 1000),
+    };
+    let punts = Arc::new(PuntQueue::new(4));
+    let faults = Arc::new(|fault| panic!("{fault:?}"));
+    let (mut worker, mailbox) = Worker::new(config, Arc::default(), punts, faults)?;
+    let mut planes = vec![None];
+    for (guest, id) in guests.iter().zip(1..) {
+        let map = guest.map()?;
+        let counters = Arc::<PortCounters>::default();
+        let queue = Box::new(VirtioRx::new(guest.ring(&guest.tx), Arc::clone(&map))?);
+        let slot = RxSlot { port: PortId(id), queue_index: 0, queue, counters: Arc::clone(&counters) };
+        tell(&mailbox, &mut worker, Command::AddRx(slot))?;
+        let tx = TxPort::new(0, Box::new(VirtioTx::new(guest.ring(&guest.rx), map)?));
+        planes.push(Some(PortPlane {
+            bridge: 0,
+            frame_max: 1514,
+            admin_up: true,
+            tx: vec![tx],
+            counters: vec![counters],
+        }));
+    }
+    let ports = [PortId(1), PortId(2)].map(|id| (id, Arc::new(PortVlan::default())));
+    let bridge = BridgePlane {
+        rules: Arc::new(TwoPorts { is_normal }),
+        ports: Arc::new(BridgePorts::new(ports)),
+        fdb: Arc::new(Fdb::new(FdbLimits { addresses: 64, per_port: 64 }, 16, 7)),
+    };
+    let plane = Plane { bridges: vec![bridge], ports: planes };
+    tell(&mailbox, &mut worker, Command::SetPlane(Arc::new(plane)))?;
+    Ok(worker)
+}
+
+fn tell(mailbox: &Mailbox, worker: &mut Worker, command: Command) -> Result<()> {
+    let pending = mailbox.post(command);
+    worker.turn(HZ);
+    pending.wait().context("the worker did not answer")?;
+    Ok(())
+}
+
+/// NORMAL for everything, or from each port to the other.
+struct TwoPorts {
+    is_normal: bool,
+}
+
+impl Rules for TwoPorts {
+    fn evaluate(&self, key: &FlowKey, verdict: &mut Verdict) {
+        let op = match (self.is_normal, key.get(Field::InPort)) {
+            (true, _) => Op::Normal,
+            (false, 1) => Op::Output(2),
+            (false, _) => Op::Output(1),
+        };
+        *verdict = Verdict { ops: vec![op], rules: vec![0], mask: self.fields(), ..Verdict::default() };
+    }
+
+    fn fields(&self) -> FlowMask {
+        let mut mask = FlowMask::default();
+        if !self.is_normal {
+            mask.add(Field::InPort, Field::InPort.full());
+        }
+        mask
+    }
+
+    fn version(&self) -> u64 {
+        1
+    }
+
+    fn changes_since(&self, _version: u64, _concern: &mut dyn FnMut(&FlowKey, &FlowMask)) -> bool {
+        false
+    }
+
+    fn credit(&self, _worker: usize, _rule: u32, _frames: u64, _bytes: u64, _now_secs: u32) {}
+}
+
+/// A UDP frame between two addresses.
+fn udp_frame(bytes: usize, to: u8, from: u8) -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, to, 2, 0, 0, 0, 0, from, 8, 0, 0x45, 0];
+    frame.extend(((bytes - 14) as u16).to_be_bytes());
+    frame.extend([0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, from, 10, 0, 0, to, 0x03, 0xe8, 0x03, 0xe9]);
+    frame.resize(bytes, 0);
+    frame
+}
