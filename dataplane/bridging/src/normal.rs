@@ -19,9 +19,8 @@ impl EthHead {
     /// Reads it from a frame's head. `None` for a runt.
     #[inline(always)]
     pub fn of(head: &[u8]) -> Option<EthHead> {
-        if let Some((bytes, _)) = head.split_first_chunk::<16>() {
-            let bytes = u128::from_be_bytes(*bytes);
-            return Some(EthHead { first: (bytes >> 64) as u64, second: bytes as u64 });
+        if let Some(bytes) = head.first_chunk() {
+            return Some(EthHead::from(bytes));
         }
         // 14 or 15 bytes: an Ethernet header with nothing, or half a tag, behind.
         let mut padded = [0; 16];
@@ -48,6 +47,14 @@ impl EthHead {
             0x8100 | 0x88a8 | 0x9100 => self.second as u16 | PRESENT,
             _ => 0,
         }
+    }
+}
+
+impl From<&[u8; 16]> for EthHead {
+    #[inline(always)]
+    fn from(bytes: &[u8; 16]) -> EthHead {
+        let bytes = u128::from_be_bytes(*bytes);
+        EthHead { first: (bytes >> 64) as u64, second: bytes as u64 }
     }
 }
 
@@ -138,18 +145,19 @@ const MEMO_ENTRIES: usize = 64;
 #[derive(Clone, Copy)]
 struct Memo {
     eth: EthHead,
-    in_port: PortId,
-    now_secs: u32,
-    generation: u64,
+    /// The input port below, the epoch above.
+    stamp: u64,
     forward: Forward,
 }
 
 /// A worker's memory of its last answers for one bridge.
 ///
-/// An answer holds while the table's generation stands and the second lasts: every second each source is
-/// learned anew, so that ageing sees it.
+/// An answer holds for an epoch: while the table's generation and the second stay what they are. Every second each
+/// source is learned anew, so that ageing sees it.
 pub struct NormalMemo {
     entries: Box<[Memo; MEMO_ENTRIES]>,
+    epoch: u64,
+    of: (u64, u32),
 }
 
 impl Default for NormalMemo {
@@ -159,44 +167,58 @@ impl Default for NormalMemo {
 }
 
 impl NormalMemo {
-    const EMPTY: Memo = Memo {
-        eth: EthHead { first: 0, second: 0 },
-        in_port: PortId(0),
-        now_secs: 0,
-        generation: u64::MAX,
-        forward: Forward::Drop(DropReason::NoOutput),
-    };
+    const EMPTY: Memo =
+        Memo { eth: EthHead { first: 0, second: 0 }, stamp: 0, forward: Forward::Drop(DropReason::NoOutput) };
 
     /// An empty memory.
     pub fn new() -> Self {
-        NormalMemo { entries: Box::new([Self::EMPTY; MEMO_ENTRIES]) }
+        NormalMemo { entries: Box::new([Self::EMPTY; MEMO_ENTRIES]), epoch: 1, of: (0, 0) }
     }
 
     /// Forgets everything: the ports have changed.
     pub fn clear(&mut self) {
-        self.entries.fill(Self::EMPTY);
+        // 48 bits: not reached in the life of a machine.
+        self.epoch += 1;
     }
 
-    /// As [`normal`], from memory if possible. `generation` is the table's, read once per burst.
+    /// Begins a burst, when the table has this generation: read before any look-up, so that a change since then makes the
+    /// memory void, not wrong.
     #[inline(always)]
-    pub fn normal(
-        &mut self,
-        ports: &BridgePorts,
-        fdb: &Fdb,
-        generation: u64,
-        eth: EthHead,
-        in_port: PortId,
-        now_secs: u32,
-    ) -> Forward {
-        let mixed = (eth.first ^ eth.second.rotate_left(23)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let slot = &mut self.entries[(mixed >> 58) as usize ^ (usize::from(in_port.0) % MEMO_ENTRIES)];
-        let same = slot.eth == eth && slot.in_port == in_port;
-        if same && slot.generation == generation && slot.now_secs == now_secs {
-            return slot.forward;
+    pub fn begin(&mut self, generation: u64, now_secs: u32) {
+        if self.of != (generation, now_secs) {
+            self.of = (generation, now_secs);
+            self.clear();
         }
+    }
+
+    #[inline(always)]
+    fn slot(&self, eth: EthHead, in_port: PortId) -> usize {
+        let mixed = (eth.first ^ eth.second.rotate_left(23)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        ((mixed >> 58) as usize ^ usize::from(in_port.0)) % MEMO_ENTRIES
+    }
+
+    /// The port a frame goes to as it is, if that is what [`normal`] said of one like it.
+    #[inline(always)]
+    pub fn unicast(&self, eth: EthHead, in_port: PortId) -> Option<PortId> {
+        let entry = &self.entries[self.slot(eth, in_port)];
+        let same = entry.eth == eth && entry.stamp == self.epoch << 16 | u64::from(in_port.0);
+        match entry.forward {
+            Forward::Unicast { port, tag: TagOp::Keep } if same => Some(port),
+            _ => None,
+        }
+    }
+
+    /// As [`normal`], from memory if possible.
+    #[inline(always)]
+    pub fn normal(&mut self, ports: &BridgePorts, fdb: &Fdb, eth: EthHead, in_port: PortId) -> Forward {
+        let stamp = self.epoch << 16 | u64::from(in_port.0);
+        let entry = self.entries[self.slot(eth, in_port)];
+        if entry.eth == eth && entry.stamp == stamp {
+            return entry.forward;
+        }
+        let (_, now_secs) = self.of;
         let forward = normal(ports, fdb, eth, in_port, now_secs);
-        // The generation from before the look-up: a change since then makes the memory void, not wrong.
-        *slot = Memo { eth, in_port, now_secs, generation, forward };
+        self.entries[self.slot(eth, in_port)] = Memo { eth, stamp, forward };
         forward
     }
 }
@@ -288,8 +310,15 @@ mod tests {
         let (ports, fdb) = bridge(vec![PortVlan::default(); 3]);
         let mut memo = NormalMemo::new();
         let mut ask = |dst, src, port, now| {
-            let generation = fdb.generation();
-            memo.normal(&ports, &fdb, generation, eth(dst, src, None), PortId(port), now)
+            memo.begin(fdb.generation(), now);
+            let (eth, port) = (eth(dst, src, None), PortId(port));
+            let answer = memo.normal(&ports, &fdb, eth, port);
+            let quick = match answer {
+                Forward::Unicast { port, tag: TagOp::Keep } => Some(port),
+                _ => None,
+            };
+            assert_eq!(memo.unicast(eth, port), quick);
+            answer
         };
         assert_eq!(ask(B, A, 1, 0), Forward::Flood { vlan: 0 });
         ask(A, B, 2, 0);

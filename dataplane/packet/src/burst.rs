@@ -7,6 +7,8 @@ use crate::copy;
 pub const BURST_MAX: usize = 32;
 /// Bytes in front of a head for tags that are pushed.
 pub const HEADROOM: usize = 64;
+/// Bytes of a frame that are copied to be parsed in most cases.
+pub const HEAD_FIRST: usize = 64;
 /// Most bytes of a frame that are copied to be parsed and rewritten.
 pub const HEAD_MAX: usize = 128;
 /// Most segments beyond the first, over all frames of a burst.
@@ -25,8 +27,8 @@ pub struct Segment {
 #[repr(C, align(64))]
 struct Frame {
     first: Segment,
-    /// Length of the source in bytes, all segments.
-    source_len: u32,
+    /// Length in bytes, as it would be sent now.
+    len: u32,
     /// The segments beyond the first: `rest_count` from `rest_start` in the burst's table.
     rest_start: u16,
     rest_count: u16,
@@ -44,7 +46,7 @@ const _: () = assert!(size_of::<Frame>() == 64);
 impl Frame {
     const EMPTY: Frame = Frame {
         first: Segment { ptr: std::ptr::null(), len: 0 },
-        source_len: 0,
+        len: 0,
         rest_start: 0,
         rest_count: 0,
         head_start: HEADROOM as u16,
@@ -66,6 +68,10 @@ pub struct Burst {
     len: usize,
     owner: u64,
     takeable: u32,
+    /// Bytes of the longest frame there was.
+    longest: u32,
+    /// A frame may ask for something.
+    requests: bool,
     frames: Box<[Frame; BURST_MAX]>,
     heads: Box<[Head; BURST_MAX]>,
     rest: Vec<Segment>,
@@ -88,6 +94,8 @@ impl Burst {
             len: 0,
             owner: 0,
             takeable: 0,
+            longest: 0,
+            requests: false,
             frames: Box::new([Frame::EMPTY; BURST_MAX]),
             heads: Box::new([Head([0; HEADROOM + HEAD_MAX]); BURST_MAX]),
             rest: Vec::with_capacity(SEGMENTS_MAX),
@@ -124,6 +132,8 @@ impl Burst {
         self.len = 0;
         self.owner = 0;
         self.takeable = 0;
+        self.longest = 0;
+        self.requests = false;
         self.rest.clear();
     }
 
@@ -137,8 +147,8 @@ impl Burst {
     #[inline(always)]
     pub unsafe fn push(&mut self, ptr: *const u8, len: u32, offload: Offload, token: u64) {
         let frame = &mut self.frames[self.len];
-        *frame = Frame { first: Segment { ptr, len }, source_len: len, offload, token, ..Frame::EMPTY };
-        self.len += 1;
+        *frame = Frame { first: Segment { ptr, len }, len, offload, token, ..Frame::EMPTY };
+        self.note(len, &offload);
     }
 
     /// Appends a frame that lies in several pieces. `segments` must not be empty.
@@ -151,20 +161,28 @@ impl Burst {
     #[inline]
     pub unsafe fn push_segments(&mut self, segments: &[Segment], offload: Offload, token: u64) {
         assert!(segments.len() - 1 <= self.segment_room(), "no room for {} segments", segments.len());
-        let source_len = segments.iter().map(|s| s.len).sum();
+        let len = segments.iter().map(|s| s.len).sum();
         let rest_start = self.rest.len() as u16;
         self.rest.extend_from_slice(&segments[1..]);
         let frame = &mut self.frames[self.len];
         *frame = Frame {
             first: segments[0],
-            source_len,
+            len,
             rest_start,
             rest_count: (segments.len() - 1) as u16,
             offload,
             token,
             ..Frame::EMPTY
         };
+        self.note(len, &offload);
+    }
+
+    /// Counts the frame that was appended.
+    #[inline(always)]
+    fn note(&mut self, len: u32, offload: &Offload) {
         self.len += 1;
+        self.longest = self.longest.max(len);
+        self.requests |= *offload != Offload::default();
     }
 
     /// Appends these frames, none of which has a loaded head or several segments, to another burst.
@@ -172,16 +190,27 @@ impl Burst {
         for f in &self.frames[..self.len] {
             assert!(f.rest_count == 0 && f.head_len == 0, "only untouched frames are lent");
             other.frames[other.len] =
-                Frame { first: f.first, source_len: f.source_len, offload: f.offload, ..Frame::EMPTY };
-            other.len += 1;
+                Frame { first: f.first, len: f.len, offload: f.offload, ..Frame::EMPTY };
+            other.note(f.len, &f.offload);
         }
     }
 
     /// Length of frame `i` in bytes, as it would be sent now.
     #[inline(always)]
     pub fn frame_len(&self, i: usize) -> usize {
-        let f = &self.frames[i];
-        f.head_len as usize + f.source_len as usize - f.skip as usize
+        self.frames[i].len as usize
+    }
+
+    /// No frame of the burst is longer than this many bytes.
+    #[inline(always)]
+    pub fn longest(&self) -> usize {
+        self.longest as usize
+    }
+
+    /// Whether a frame of the burst may have an [`Offload`] that says anything.
+    #[inline(always)]
+    pub fn has_requests(&self) -> bool {
+        self.requests
     }
 
     /// What the frame's sender left to be done.
@@ -193,6 +222,7 @@ impl Burst {
     /// For rewriting: the request moves with pushed tags, or is done.
     #[inline(always)]
     pub fn offload_mut(&mut self, i: usize) -> &mut Offload {
+        self.requests = true;
         &mut self.frames[i].offload
     }
 
@@ -217,13 +247,13 @@ impl Burst {
     /// Says that the next output of frame `i` is its only one.
     #[inline(always)]
     pub fn allow_take(&mut self, i: usize) {
-        self.takeable |= 1 << i;
+        self.allow_take_of(1 << i);
     }
 
-    /// Says that the next output of each frame is its only one.
+    /// Says that the next output of each frame whose bit is set is its only one.
     #[inline(always)]
-    pub fn allow_take_all(&mut self) {
-        self.takeable = u32::MAX;
+    pub fn allow_take_of(&mut self, frames: u32) {
+        self.takeable |= frames;
     }
 
     /// Whether a transmit queue may [take](Self::take) frame `i` instead of copying it.
@@ -250,7 +280,7 @@ impl Burst {
     #[inline(always)]
     pub fn load_head(&mut self, i: usize, want: usize) {
         let f = &mut self.frames[i];
-        let want = want.min(f.source_len as usize).min(HEAD_MAX);
+        let want = want.min(f.len as usize).min(HEAD_MAX);
         if (f.head_len as usize) < want && f.head_len == f.skip && f.head_start as usize == HEADROOM {
             let dst = &mut self.heads[i].0[HEADROOM..];
             if f.first.len as usize >= want {
@@ -262,6 +292,36 @@ impl Burst {
             f.head_len = want as u16;
             f.skip = want as u16;
         }
+    }
+
+    /// Copies the first [`HEAD_FIRST`] bytes of each frame into its head: [`load_head`](Self::load_head) for a burst
+    /// as it was received.
+    #[inline(always)]
+    pub fn load_heads(&mut self) {
+        for i in 0..self.len.min(BURST_MAX) {
+            let f = &mut self.frames[i];
+            if f.first.len as usize >= HEAD_FIRST && f.head_len | f.skip == 0 {
+                let dst: &mut [u8; HEAD_FIRST] = self.heads[i].0[HEADROOM..]
+                    .first_chunk_mut()
+                    .expect("a head has room for its first bytes");
+                // SAFETY: the pusher promised `first.len` readable bytes; `dst` is as long.
+                unsafe { copy::block::<HEAD_FIRST>(f.first.ptr, dst.as_mut_ptr()) };
+                f.head_len = HEAD_FIRST as u16;
+                f.skip = HEAD_FIRST as u16;
+            } else {
+                self.load_head(i, HEAD_FIRST);
+            }
+        }
+    }
+
+    /// The first bytes of frame `i`'s loaded head, if it has so many.
+    #[inline(always)]
+    pub fn start<const N: usize>(&self, i: usize) -> Option<&[u8; N]> {
+        let f = &self.frames[i];
+        if (f.head_len as usize) < N {
+            return None;
+        }
+        self.heads[i].0.get(f.head_start as usize..)?.first_chunk()
     }
 
     /// The loaded head of frame `i`.
@@ -300,6 +360,8 @@ impl Burst {
             f.edited = true;
             f.head_start -= n as u16;
             f.head_len += n as u16;
+            f.len += n as u32;
+            self.longest = self.longest.max(f.len);
         }
         ok
     }
@@ -314,6 +376,7 @@ impl Burst {
         f.edited = true;
         f.head_start += n as u16;
         f.head_len -= n as u16;
+        f.len -= n as u32;
     }
 
     /// Frame `i` when it lies in one piece and its head was not loaded: the fastest case to copy.
@@ -321,6 +384,15 @@ impl Burst {
     pub fn whole(&self, i: usize) -> Option<Segment> {
         let f = &self.frames[i];
         (f.rest_count == 0 && f.head_len == 0 && f.skip == 0).then_some(f.first)
+    }
+
+    /// Head and rest of frame `i` when its source lies in one piece; either may be empty.
+    #[inline(always)]
+    pub fn halves(&self, i: usize) -> Option<(Segment, Segment)> {
+        let f = &self.frames[i];
+        let len = f.first.len.checked_sub(u32::from(f.skip)).filter(|_| f.rest_count == 0)?;
+        let head = Segment { ptr: self.head(i).as_ptr(), len: u32::from(f.head_len) };
+        Some((head, Segment { ptr: f.first.ptr.wrapping_add(f.skip.into()), len }))
     }
 
     /// The pieces of frame `i` in order, head first: what a driver copies to send it.

@@ -18,8 +18,6 @@ use crate::punt::{Punt, PuntQueue};
 use crate::stats::{Stage, WorkerStats};
 
 const ETH_P_8021Q: u16 = 0x8100;
-/// Head bytes that are copied first; deeper headers cost a second copy.
-const HEAD_FIRST: usize = 64;
 /// How often counters are passed on to the rules, per second.
 const CREDITS_PER_SEC: u64 = 100;
 
@@ -57,7 +55,8 @@ struct Actor {
     index: usize,
     out: Outputs,
     layers: [Layers; BURST_MAX],
-    memo: NormalMemo,
+    /// One a bridge.
+    memos: Vec<NormalMemo>,
     offloads: Offloads,
     stats: Arc<WorkerStats>,
     punts: Arc<PuntQueue>,
@@ -116,7 +115,7 @@ impl Engine {
                 index: config.index,
                 out: Outputs::new(),
                 layers: [Layers::default(); BURST_MAX],
-                memo: NormalMemo::new(),
+                memos: Vec::new(),
                 offloads: Offloads::new(config.buffers, config.huge_pages)?,
                 stats,
                 punts,
@@ -154,7 +153,8 @@ impl Engine {
                 self.act.stats.cache_flushes.add(1);
             }
         }
-        self.act.memo.clear();
+        self.act.memos.resize_with(self.plane.bridges.len(), NormalMemo::new);
+        self.act.memos.iter_mut().for_each(NormalMemo::clear);
         self.act.out.resize(ports);
         self.insert_budget.left.resize(ports, INSERTS_BURST);
     }
@@ -227,20 +227,13 @@ impl Engine {
             match kind {
                 Kind::Drop(reason) => from.counters.dropped(reason, frames as u64),
                 Kind::Output(to) => {
-                    burst.allow_take_all();
+                    burst.allow_take_of(u32::MAX);
                     self.act.send(plane, burst, to, &ALL[..frames], from);
                 }
                 Kind::Normal => {
-                    for i in 0..frames {
-                        burst.load_head(i, HEAD_FIRST);
-                    }
+                    burst.load_heads();
                     self.act.stamp(Stage::Parse);
-                    let generation = bridge.fdb.generation();
-                    for i in 0..frames {
-                        self.act.normal(plane, bridge, burst, i, from, generation);
-                    }
-                    self.act.stamp(Stage::Act);
-                    self.act.send_all(plane, burst, from);
+                    self.act.normal_burst(plane, port.bridge, burst, from);
                 }
                 Kind::Program => {
                     for i in 0..frames {
@@ -275,9 +268,7 @@ impl Engine {
         let cache = &mut caches[port.bridge as usize];
         let frames = burst.len();
         // Two loops: parsing a head right after its copy was the costliest mistake of the prototype.
-        for i in 0..frames {
-            burst.load_head(i, HEAD_FIRST);
-        }
+        burst.load_heads();
         for i in 0..frames {
             let len = burst.frame_len(i);
             let mut layers = extract(burst.head(i), len, from.port.0.into(), &mut slots[i]);
@@ -305,7 +296,7 @@ impl Engine {
             }
         }
         act.stamp(Stage::Lookup);
-        let generation = bridge.fdb.generation();
+        act.begin_normal(plane, port.bridge);
         for (i, &decision) in decisions[..frames].iter().enumerate() {
             match cache.hit(decision, 1, burst.frame_len(i) as u64) {
                 Kind::Output(to) if to != from.port => {
@@ -314,7 +305,7 @@ impl Engine {
                 }
                 Kind::Output(_) => from.counters.dropped(DropReason::Hairpin, 1),
                 Kind::Drop(reason) => from.counters.dropped(reason, 1),
-                Kind::Normal => act.normal(plane, bridge, burst, i, from, generation),
+                Kind::Normal => act.normal(plane, port.bridge, burst, i, from),
                 Kind::Program => act.program(plane, bridge, burst, i, from, cache.ops_of(decision)),
             }
         }
@@ -403,9 +394,8 @@ impl Actor {
             return;
         }
         let limit = port.frame_max as usize;
-        let as_is = which
-            .iter()
-            .all(|&i| burst.frame_len(i as usize) <= limit && burst.offload(i as usize).is_plain());
+        let plain = |&i: &u8| burst.frame_len(i as usize) <= limit && burst.offload(i as usize).is_plain();
+        let as_is = (burst.longest() <= limit && !burst.has_requests()) || which.iter().all(plain);
         let result = if as_is {
             tx.with(|q| q.transmit(Selection { burst, which }, counters))
         } else {
@@ -515,23 +505,44 @@ impl Actor {
         self.finish(from, outputs, DropReason::Rule);
     }
 
+    /// Before the first [`normal`](Self::normal) of a burst.
+    #[inline(always)]
+    fn begin_normal(&mut self, plane: &Plane, bridge: u16) {
+        let generation = plane.bridges[bridge as usize].fdb.generation();
+        self.memos[bridge as usize].begin(generation, self.now_secs);
+    }
+
+    /// A burst whose whole verdict is NORMAL: usually all of it goes to one port, as it is.
+    #[inline(always)]
+    fn normal_burst(&mut self, plane: &Plane, bridge: u16, burst: &mut Burst, from: &Ingress<'_>) {
+        self.begin_normal(plane, bridge);
+        let frames = burst.len();
+        let memo = &self.memos[bridge as usize];
+        let known = |i: usize| memo.unicast(burst.start::<16>(i)?.into(), from.port);
+        let first = known(0);
+        if let Some(to) = first.filter(|_| (1..frames).all(|i| known(i) == first)) {
+            self.stamp(Stage::Act);
+            burst.allow_take_of(u32::MAX);
+            self.send(plane, burst, to, &ALL[..frames], from);
+            return;
+        }
+        for i in 0..frames {
+            self.normal(plane, bridge, burst, i, from);
+        }
+        self.stamp(Stage::Act);
+        self.send_all(plane, burst, from);
+    }
+
     /// A frame whose whole verdict is NORMAL.
     #[inline(always)]
-    fn normal(
-        &mut self,
-        plane: &Plane,
-        bridge: &BridgePlane,
-        burst: &mut Burst,
-        i: usize,
-        from: &Ingress<'_>,
-        generation: u64,
-    ) {
+    fn normal(&mut self, plane: &Plane, bridge: u16, burst: &mut Burst, i: usize, from: &Ingress<'_>) {
         let Some(eth) = EthHead::of(burst.head(i)) else {
             from.counters.dropped(DropReason::Runt, 1);
             return;
         };
-        let forward = self.memo.normal(&bridge.ports, &bridge.fdb, generation, eth, from.port, self.now_secs);
-        match forward {
+        let memo = &mut self.memos[bridge as usize];
+        let bridge = &plane.bridges[bridge as usize];
+        match memo.normal(&bridge.ports, &bridge.fdb, eth, from.port) {
             Forward::Unicast { port, tag: TagOp::Keep } => {
                 burst.allow_take(i);
                 self.push(plane, burst, port, i, from);

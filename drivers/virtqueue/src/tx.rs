@@ -109,7 +109,8 @@ impl VirtioTx {
     #[inline(always)]
     fn transmit_all(&mut self, burst: &Burst, which: &[u8], tally: &mut Tally) -> Result<(), QueueFault> {
         let (core, scratch) = (&mut self.core, &mut self.scratch);
-        let sent = match (&mut self.ring, self.accepts.partial_checksum) {
+        let requests = self.accepts.partial_checksum && burst.has_requests();
+        let sent = match (&mut self.ring, requests) {
             (AnyRing::Split(r), true) => transmit::<_, true>(core, r, scratch, burst, which, tally),
             (AnyRing::Split(r), false) => transmit::<_, false>(core, r, scratch, burst, which, tally),
             (AnyRing::Packed(r), true) => transmit::<_, true>(core, r, scratch, burst, which, tally),
@@ -323,6 +324,11 @@ unsafe fn fill(burst: &Burst, i: usize, header: &(u64, u32), to: *mut u8) {
         let mut to = to.add(HEADER_BYTES);
         if let Some(whole) = burst.whole(i) {
             copy(whole.ptr, to, whole.len as usize);
+        } else if let Some((head, rest)) = burst.halves(i) {
+            copy(head.ptr, to, head.len as usize);
+            if rest.len > 0 {
+                copy(rest.ptr, to.add(head.len as usize), rest.len as usize);
+            }
         } else {
             for part in burst.parts(i) {
                 copy(part.ptr, to, part.len as usize);
