@@ -91,6 +91,8 @@ drop_reasons! {
     SenderGone = "sender-gone",
     /// The device refused the frame (TAP write error, capture file full).
     Device = "device",
+    /// The device received the frame damaged (length, checksum); the port's own counters say how.
+    RxError = "rx-error",
     /// The port was set down by its operator.
     AdminDown = "admin-down",
 }

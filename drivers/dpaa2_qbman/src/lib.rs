@@ -61,7 +61,7 @@ mod tests;
 pub use management::ANSWER_TIMEOUT;
 pub use portal::{Portal, PortalConfig, PortalError, Source};
 pub use push::Pushed;
-pub use results::{RESULTS_MAX, Results};
+pub use results::{RESULTS_MAX, Results, Settled};
 
 #[doc(no_inline)]
 pub use fslmc_bus::barrier;

@@ -4,7 +4,7 @@ use std::ptr::NonNull;
 
 use dpaa2_defs::qbman::LINE_BYTES;
 use dpaa2_defs::qbman::dequeue::{
-    DequeueResult, FRAMES_MAX_MEMORY_BACKED, STAT_EXPIRED, VERB_DEQUEUE, VERB_MASK,
+    DequeueResult, FRAMES_MAX_MEMORY_BACKED, STAT_EXPIRED, STAT_VALID_FRAME, VERB_DEQUEUE, VERB_MASK,
 };
 use fslmc_bus::{Bus, BusError, DmaMemory, barrier};
 use zerocopy::FromBytes;
@@ -54,6 +54,11 @@ impl<B: Bus> Results<B> {
         debug_assert!(i < RESULTS_MAX);
         // SAFETY: the memory has RESULTS_MAX lines and is page aligned; callers pass i < wanted <= RESULTS_MAX.
         unsafe { self.memory.as_ptr().cast::<u64>().add(i * LINE_BYTES / 8) }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn iova(&self) -> u64 {
+        self.memory.iova()
     }
 
     /// Hands the results that have come to `each`, in order, and returns whether the command is answered to its end
@@ -120,15 +125,39 @@ impl<B: Bus> Results<B> {
         self.memory.iova()
     }
 
-    /// Whether a result has come that wasn't taken.
-    #[inline]
-    pub fn has_come(&self) -> bool {
-        self.taken < self.wanted && {
-            // SAFETY: as in `take`.
-            let head = unsafe { self.line(self.taken).read_volatile() };
-            head.to_le_bytes()[TOKEN] != 0
+    /// How the command under way stands. An answer without frames is taken: tell the
+    /// [portal](crate::Portal::pull_answered).
+    pub fn settled(&mut self) -> Settled {
+        if self.wanted == 0 {
+            return Settled::Idle;
+        }
+        // SAFETY: as in `take`.
+        let head = unsafe { self.line(self.taken).read_volatile() };
+        let [_, stat, .., token] = head.to_le_bytes();
+        match stat & (STAT_EXPIRED | STAT_VALID_FRAME) {
+            _ if token == 0 => Settled::Waiting,
+            STAT_EXPIRED => {
+                // SAFETY: as in `take`.
+                unsafe { self.line(self.taken).write_volatile(0) };
+                self.wanted = 0;
+                Settled::Empty
+            }
+            _ => Settled::Frames,
         }
     }
+}
+
+/// How a volatile dequeue stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// None is under way.
+    Idle,
+    /// There is no answer, or not all of it.
+    Waiting,
+    /// There are frames to be [taken](Results::take).
+    Frames,
+    /// There were no more frames.
+    Empty,
 }
 
 const TOKEN: usize = dpaa2_defs::qbman::dequeue::TOKEN_OFFSET;

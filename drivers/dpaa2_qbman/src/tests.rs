@@ -13,7 +13,7 @@ use fslmc_bus::{
 };
 use proptest::prelude::*;
 
-use crate::{Portal, PortalConfig, PortalError, Pushed, Results, Source};
+use crate::{Portal, PortalConfig, PortalError, Pushed, Results, Settled, Source};
 
 const LX2160A: u32 = 0x0500_0000;
 const LS2088A: u32 = 0x0401_0000;
@@ -283,10 +283,10 @@ fn results_are_taken_as_they_come() {
     let mut results = results();
     portal.pull(Source::Fq(1), 32, &mut results).unwrap();
     let mut seen = vec![];
-    assert!(!results.has_come());
+    assert_eq!(results.settled(), Settled::Waiting);
     answer(&mut results, 0, 0x12, 10, 1);
     answer(&mut results, 1, 0x12, 10, 2);
-    assert!(results.has_come());
+    assert_eq!(results.settled(), Settled::Frames);
     assert!(!results.take(|result| seen.push(result.fd.addr.get())).unwrap());
     assert!(!results.take(|_| panic!("nothing new")).unwrap());
     answer(&mut results, 2, 0x13, 10, 3);
@@ -302,6 +302,21 @@ fn an_empty_answer_has_no_frame() {
     portal.pull(Source::Fq(1), 32, &mut results).unwrap();
     answer(&mut results, 0, 0x03, 10, 0);
     assert!(results.take(|result| assert!(!result.has_frame())).unwrap());
+}
+
+#[test]
+fn an_answer_without_frames_can_be_settled_without_taking_it() {
+    let (mut portal, ..) = portal(LX2160A);
+    let mut results = results();
+    assert_eq!(results.settled(), Settled::Idle);
+    for _ in 0..2 {
+        portal.pull(Source::Fq(1), 32, &mut results).unwrap();
+        assert_eq!(results.settled(), Settled::Waiting);
+        answer(&mut results, 0, 0x83, 10, 0);
+        assert_eq!(results.settled(), Settled::Empty);
+        portal.pull_answered();
+        assert_eq!(results.settled(), Settled::Idle);
+    }
 }
 
 #[test]

@@ -1,0 +1,219 @@
+//! What control asks of a running port, and changes.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use dpaa2_defs::mc::dpni::LinkState;
+use dpaa2_mc::{Dpni, McError, State};
+use fslmc_bus::Bus;
+
+use crate::Dpaa2Error;
+use crate::port::{Interface, Shared, with_dpni};
+
+/// The control side of an open interface. Clones refer to the same one and keep it open.
+#[derive(Clone)]
+pub struct Dpaa2Handle(pub(crate) Arc<dyn Control>);
+
+/// An interface as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dpaa2Status {
+    /// Its name: `dpni.1`.
+    pub dpni: String,
+    /// Its primary Ethernet address.
+    pub mac: [u8; 6],
+    /// Its link.
+    pub link: LinkStatus,
+    /// Longest frame without FCS, in bytes.
+    pub frame_max: u16,
+    /// Whether it receives whatever unicast address a frame is for.
+    pub unicast_promiscuous: bool,
+    /// Whether it receives whatever group address a frame is for.
+    pub multicast_promiscuous: bool,
+}
+
+/// A link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkStatus {
+    /// Whether frames pass.
+    pub is_up: bool,
+    /// Mbit/s.
+    pub rate_mbps: u32,
+}
+
+/// A handle's requests, whatever bus is underneath.
+pub(crate) trait Control: Send + Sync {
+    fn status(&self) -> Result<Dpaa2Status, Dpaa2Error>;
+    fn link(&self) -> Result<LinkStatus, Dpaa2Error>;
+    fn link_event(&self) -> Option<BorrowedFd<'_>>;
+    fn take_link_event(&self) -> Result<bool, Dpaa2Error>;
+    fn statistics(&self) -> Result<Vec<(String, u64)>, Dpaa2Error>;
+    fn set_promiscuous(&self, unicast: bool, multicast: bool) -> Result<(), Dpaa2Error>;
+    fn add_mac(&self, mac: [u8; 6]) -> Result<(), Dpaa2Error>;
+    fn remove_mac(&self, mac: [u8; 6]) -> Result<(), Dpaa2Error>;
+    fn set_vlans(&self, vlans: Option<&[u16]>) -> Result<(), Dpaa2Error>;
+    fn set_frame_max(&self, bytes: u16) -> Result<(), Dpaa2Error>;
+    fn stop(&self);
+}
+
+impl Dpaa2Handle {
+    /// Asks the firmware how the interface is.
+    ///
+    /// # Errors
+    /// It doesn't say.
+    pub fn status(&self) -> Result<Dpaa2Status, Dpaa2Error> {
+        self.0.status()
+    }
+
+    /// Asks for the link only.
+    ///
+    /// # Errors
+    /// The firmware doesn't say.
+    pub fn link(&self) -> Result<LinkStatus, Dpaa2Error> {
+        self.0.link()
+    }
+
+    /// The descriptor that becomes readable when the link, or what the interface is connected to, has changed: then
+    /// [`take_link_event`](Self::take_link_event). `None` when the object has no interrupt.
+    pub fn link_event(&self) -> Option<BorrowedFd<'_>> {
+        self.0.link_event()
+    }
+
+    /// Whether the link, or what the interface is connected to, has changed since this was asked last. Never blocks
+    /// on the descriptor.
+    ///
+    /// # Errors
+    /// The firmware doesn't say.
+    pub fn take_link_event(&self) -> Result<bool, Dpaa2Error> {
+        self.0.take_link_event()
+    }
+
+    /// Every counter of the interface by name: the firmware's pages (those of classes with their number), then the
+    /// driver's own.
+    ///
+    /// # Errors
+    /// The firmware doesn't say.
+    pub fn statistics(&self) -> Result<Vec<(String, u64)>, Dpaa2Error> {
+        self.0.statistics()
+    }
+
+    /// Receives frames for whatever address, or only those for the interface's own and added ones.
+    ///
+    /// # Errors
+    /// The firmware refuses.
+    pub fn set_promiscuous(&self, unicast: bool, multicast: bool) -> Result<(), Dpaa2Error> {
+        self.0.set_promiscuous(unicast, multicast)
+    }
+
+    /// Receives frames for this address too; group addresses included, that of broadcast as well.
+    ///
+    /// # Errors
+    /// The filter is full, or the interface was created without.
+    pub fn add_mac(&self, mac: [u8; 6]) -> Result<(), Dpaa2Error> {
+        self.0.add_mac(mac)
+    }
+
+    /// Undoes [`add_mac`](Self::add_mac).
+    ///
+    /// # Errors
+    /// The address isn't in the filter.
+    pub fn remove_mac(&self, mac: [u8; 6]) -> Result<(), Dpaa2Error> {
+        self.0.remove_mac(mac)
+    }
+
+    /// Receives frames of these VLANs only, or of all.
+    ///
+    /// # Errors
+    /// The filter has fewer entries, or the interface was created without.
+    pub fn set_vlans(&self, vlans: Option<&[u16]>) -> Result<(), Dpaa2Error> {
+        self.0.set_vlans(vlans)
+    }
+
+    /// Changes the longest frame, without FCS, both ways.
+    ///
+    /// # Errors
+    /// The firmware refuses.
+    pub fn set_frame_max(&self, bytes: u16) -> Result<(), Dpaa2Error> {
+        self.0.set_frame_max(bytes)
+    }
+
+    /// Stops the interface before its queues are taken from the workers: nothing is received any more. It is started
+    /// again by opening the port again.
+    pub fn stop(&self) {
+        self.0.stop();
+    }
+}
+
+impl<B: Bus> Control for Shared<B> {
+    fn status(&self) -> Result<Dpaa2Status, Dpaa2Error> {
+        with_dpni!(self, dpni => Ok(Dpaa2Status {
+            dpni: dpni.object().to_string(),
+            mac: dpni.primary_mac()?,
+            link: link_of(dpni.link_state()?),
+            frame_max: dpni.max_frame_length()?,
+            unicast_promiscuous: dpni.is_unicast_promiscuous()?,
+            multicast_promiscuous: dpni.is_multicast_promiscuous()?,
+        }))
+    }
+
+    fn link(&self) -> Result<LinkStatus, Dpaa2Error> {
+        with_dpni!(self, dpni => Ok(link_of(dpni.link_state()?)))
+    }
+
+    fn link_event(&self) -> Option<BorrowedFd<'_>> {
+        self.link_event.as_ref().map(AsFd::as_fd)
+    }
+
+    fn take_link_event(&self) -> Result<bool, Dpaa2Error> {
+        self.clear_link_event();
+        with_dpni!(self, dpni => Ok(dpni.take_events()? != 0))
+    }
+
+    fn statistics(&self) -> Result<Vec<(String, u64)>, Dpaa2Error> {
+        let counters = with_dpni!(self, dpni => dpni.all_counters())?;
+        let mut all: Vec<_> = counters.into_iter().map(|counter| (counter.name, counter.value)).collect();
+        all.extend(self.counters.all());
+        Ok(all)
+    }
+
+    fn set_promiscuous(&self, unicast: bool, multicast: bool) -> Result<(), Dpaa2Error> {
+        with_dpni!(self, dpni => {
+            dpni.set_unicast_promiscuous(unicast)?;
+            Ok(dpni.set_multicast_promiscuous(multicast)?)
+        })
+    }
+
+    fn add_mac(&self, mac: [u8; 6]) -> Result<(), Dpaa2Error> {
+        with_dpni!(self, dpni => Ok(dpni.add_mac_filter(mac)?))
+    }
+
+    fn remove_mac(&self, mac: [u8; 6]) -> Result<(), Dpaa2Error> {
+        with_dpni!(self, dpni => Ok(dpni.remove_mac_filter(mac)?))
+    }
+
+    fn set_vlans(&self, vlans: Option<&[u16]>) -> Result<(), Dpaa2Error> {
+        with_dpni!(self, dpni => Ok(set_vlans(dpni, vlans)?))
+    }
+
+    fn set_frame_max(&self, bytes: u16) -> Result<(), Dpaa2Error> {
+        with_dpni!(self, dpni => dpni.set_max_frame_length(bytes))?;
+        self.frame_max.store(bytes.into(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn stop(&self) {
+        Shared::stop(self);
+    }
+}
+
+fn link_of(state: LinkState) -> LinkStatus {
+    LinkStatus { is_up: state.is_up(), rate_mbps: state.rate.get() }
+}
+
+/// Lets frames of these VLANs pass, or of all.
+pub(crate) fn set_vlans<S: State>(dpni: &Dpni<S>, vlans: Option<&[u16]>) -> Result<(), McError> {
+    let Some(vlans) = vlans else { return dpni.set_vlan_filter(false) };
+    dpni.clear_vlans()?;
+    vlans.iter().try_for_each(|&vlan| dpni.add_vlan(vlan))?;
+    dpni.set_vlan_filter(true)
+}

@@ -1,0 +1,383 @@
+//! The start-up of a port, in the order of the firmware's rules: configured while disabled, then queues, then enabled.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex};
+
+use dpaa2_defs::annotation::fas;
+use dpaa2_defs::classify::{KeyConfig, five_tuple};
+use dpaa2_defs::mc::dpni::{
+    self, ConfirmationMode, CongestionPoint, ErrorAction, Offload, QueueType, SetCongestionNotification,
+    SetTxPriorities, Units, congestion_mode, event, stash,
+};
+use dpaa2_defs::mc::object::{ObjectId, ObjectType};
+use dpaa2_mc::{BufferLayout, Disabled, Dpni, PoolBinding, QueueId, QueueTarget, Taildrop};
+use dpaa2_qbman::{Results, Source};
+use fslmc_bus::{Bus, BusError, Device, DmaMemory, Interrupt, barrier};
+use port::{RxQueue, TxQueue};
+use zerocopy::IntoBytes;
+
+use crate::buffers::{Buffers, DATA_OFFSET, PoolSet};
+use crate::channel::Channel;
+use crate::counters::DriverCounters;
+use crate::handle::{Dpaa2Handle, set_vlans};
+use crate::hardware::{Dpaa2, Inner};
+use crate::io::{Io, Use};
+use crate::port::{Interface, LinkWatch, Shared};
+use crate::rx::{Dpaa2Rx, RxParts};
+use crate::tx::{Dpaa2Tx, TxParts};
+use crate::{Dpaa2Error, PoolConfig};
+
+/// Bytes of annotation in front of a received frame.
+const ANNOTATION_BYTES: u16 = 64;
+/// The largest frame hardware and other drivers speak of, and the smallest that is worth it.
+const FRAME_MAX: std::ops::RangeInclusive<u16> = 64..=10_240;
+/// Frames that may wait to be sent before a queue counts as congested, and until it no longer does.
+const CONGESTED_FRAMES: u32 = 512;
+const RELAXED_FRAMES: u32 = 460;
+/// Bytes of memory for a congestion message (`dpaa2_ethdev.c` in DPDK reserves as much).
+const CONGESTION_BYTES: usize = 64;
+/// What a frame counts beyond its bytes in a receive queue's limit (as DPDK and Linux set it).
+const TAILDROP_OVERHEAD: i16 = 128;
+/// Distribution sizes hardware knows (`fsl_dpni.h`), up to what an interface can have.
+const DISTRIBUTION_SIZES: [u16; 14] = [1, 2, 3, 4, 6, 7, 8, 12, 14, 16, 24, 28, 32, 48];
+/// WRIOP versions that want data at multiples of 256: unknown and 1.0.0 (Linux' `dpaa2-eth.c`).
+const OLD_WRIOP: [u16; 2] = [0, 0x400];
+/// The weight of each transmit queue: they share the wire equally.
+const TX_WEIGHT: u16 = 100;
+
+/// How an interface is to be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortConfig {
+    /// Number of the DPNI.
+    pub dpni: u32,
+    /// Receive queues; frames are spread over them by a hash of addresses and ports.
+    pub rx_queues: u16,
+    /// Transmit queues: one of each of the first traffic classes, all with the same share of the wire.
+    pub tx_queues: u16,
+    /// Pools for received frames, filled as they say: 1 to 8.
+    pub rx_pools: Vec<PoolUse>,
+    /// The pool for frames that are copied to be sent. `None`: the first of those for received ones.
+    pub tx_pool: Option<PoolConfig>,
+    /// Its primary address. `None`: that of the MAC it is connected to, or what it has.
+    pub mac: Option<[u8; 6]>,
+    /// Longest frame without FCS, in bytes: 64 to 10,240.
+    pub frame_max: u16,
+    /// Whether it receives frames for whatever address. Without it: for its own address and for broadcast.
+    pub promiscuous: bool,
+    /// The only VLANs it receives, if not all.
+    pub vlans: Option<Vec<u16>>,
+    /// Whether hardware checks the checksums of received frames and writes those of sent ones.
+    pub checksums: bool,
+    /// Bytes that may wait in a receive queue before frames are dropped.
+    pub rx_queue_bytes: u32,
+    /// For each receive queue, near which core hardware puts what it gets, as "set stashing destination" counts.
+    pub stash_to: Vec<u8>,
+}
+
+/// A pool for received frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolUse {
+    /// The pool.
+    pub pool: PoolConfig,
+    /// The traffic classes whose frames use it, bit by bit; 0 for all.
+    pub classes: u8,
+}
+
+impl PortConfig {
+    /// The defaults: one queue each way, one pool (`dpbp`) for both, frames of up to 1,522 bytes, promiscuous, checksums
+    /// in hardware, 1 MiB per receive queue.
+    pub fn new(dpni: u32, dpbp: u32) -> PortConfig {
+        PortConfig {
+            dpni,
+            rx_queues: 1,
+            tx_queues: 1,
+            rx_pools: vec![PoolUse { pool: PoolConfig::new(dpbp), classes: 0 }],
+            tx_pool: None,
+            mac: None,
+            frame_max: 1522,
+            promiscuous: true,
+            vlans: None,
+            checksums: true,
+            rx_queue_bytes: 1 << 20,
+            stash_to: vec![],
+        }
+    }
+
+    /// What of this an interface can't be.
+    fn check(&self, has: &dpni::Attributes) -> Result<(), String> {
+        let rx_max = u16::from(has.queues).min(*DISTRIBUTION_SIZES.last().expect("there are some"));
+        if !(1..=rx_max).contains(&self.rx_queues) || !DISTRIBUTION_SIZES.contains(&self.rx_queues) {
+            let sizes: Vec<_> =
+                DISTRIBUTION_SIZES.iter().filter(|&&n| n <= rx_max).map(u16::to_string).collect();
+            let sizes = sizes.join(", ");
+            return Err(format!("{} receive queues; it can have {sizes}", self.rx_queues));
+        }
+        let tx_max = u16::from(has.tx_tcs).min(8);
+        if !(1..=tx_max).contains(&self.tx_queues) {
+            return Err(format!("{} transmit queues; it can have 1 to {tx_max}", self.tx_queues));
+        }
+        if !(1..=dpni::POOLS_MAX).contains(&self.rx_pools.len()) {
+            return Err(format!("{} pools; it can have 1 to {}", self.rx_pools.len(), dpni::POOLS_MAX));
+        }
+        if !FRAME_MAX.contains(&self.frame_max) {
+            return Err(format!("frames of {} bytes; it can have {FRAME_MAX:?}", self.frame_max));
+        }
+        let vlans = self.vlans.as_ref().map_or(0, Vec::len);
+        if vlans > has.vlan_filter_entries.into() {
+            return Err(format!("{vlans} VLANs; its filter holds {}", has.vlan_filter_entries));
+        }
+        Ok(())
+    }
+}
+
+/// An interface that is open and enabled, and whose queues nobody polls yet.
+pub struct Dpaa2Port {
+    handle: Dpaa2Handle,
+    rx: Vec<Box<dyn RxQueue>>,
+    tx: Vec<Box<dyn TxQueue>>,
+}
+
+impl Dpaa2Port {
+    /// What stays with control.
+    pub fn handle(&self) -> Dpaa2Handle {
+        self.handle.clone()
+    }
+
+    /// The queues, for the workers. A receive queue that is dropped stops the interface; when the last queue and the
+    /// last handle are dropped it is reset.
+    pub fn into_queues(self) -> (Vec<Box<dyn RxQueue>>, Vec<Box<dyn TxQueue>>) {
+        (self.rx, self.tx)
+    }
+}
+
+impl<B: Bus> Dpaa2<B> {
+    /// Opens an interface of the container, configures and enables it.
+    ///
+    /// # Errors
+    /// Something is missing in the container, the firmware refuses, or the configuration doesn't fit the interface.
+    /// What was taken is given back.
+    pub fn open_port(&self, config: &PortConfig) -> Result<Dpaa2Port, Dpaa2Error> {
+        let hardware = &self.0;
+        let object = ObjectType::DPNI.with_id(config.dpni);
+        let (device, dpni) = hardware.take(object, Dpni::open)?;
+        let mut opening = Opening { hardware, config, object, dpni: dpni.reset()? };
+        let attributes = opening.dpni.attributes()?;
+        config.check(&attributes).map_err(|what| Dpaa2Error::Config { object, what })?;
+
+        opening.set_address()?;
+        let (rx_pools, tx_pool) = opening.set_buffers(&attributes)?;
+        opening.set_filters()?;
+        opening.set_offloads()?;
+        let rx: Vec<_> =
+            (0..config.rx_queues).map(|i| opening.rx_queue(i as u8)).collect::<Result<_, _>>()?;
+        opening.distribute()?;
+        let tx: Vec<_> =
+            (0..config.tx_queues).map(|i| opening.tx_queue(i as u8)).collect::<Result<_, _>>()?;
+        opening.share_the_wire()?;
+        let (device, link_event) = opening.watch_link(device)?;
+
+        let shared = Arc::new(Shared {
+            interface: Mutex::new(Interface::Running(opening.dpni.enable()?)),
+            hardware: hardware.clone(),
+            checksums: config.checksums,
+            frame_max: AtomicU32::new(config.frame_max.into()),
+            counters: DriverCounters::default(),
+            link_event,
+            device: Mutex::new(device),
+        });
+        let rx = rx.into_iter().map(|parts| -> Box<dyn RxQueue> {
+            Box::new(Dpaa2Rx::new(parts, PoolSet::new(rx_pools.clone()), shared.clone()))
+        });
+        let tx = tx.into_iter().map(|parts| -> Box<dyn TxQueue> {
+            Box::new(Dpaa2Tx::new(parts, tx_pool.clone(), shared.clone()))
+        });
+        Ok(Dpaa2Port { rx: rx.collect(), tx: tx.collect(), handle: Dpaa2Handle(shared.clone()) })
+    }
+}
+
+/// A port on its way up: one method a step.
+struct Opening<'a, B: Bus> {
+    hardware: &'a Arc<Inner<B>>,
+    config: &'a PortConfig,
+    object: ObjectId,
+    dpni: Dpni<Disabled>,
+}
+
+type Pools<B> = (Vec<Arc<Buffers<B>>>, Arc<Buffers<B>>);
+
+impl<B: Bus> Opening<'_, B> {
+    /// The configured address, else the MAC's, else its own stays. (`dpaa2_dev_init` in DPDK's `dpaa2_ethdev.c`)
+    fn set_address(&self) -> Result<(), Dpaa2Error> {
+        let mac = match self.config.mac {
+            Some(mac) => mac,
+            None => self.dpni.port_mac()?,
+        };
+        if mac != [0; 6] {
+            self.dpni.set_primary_mac(mac)?;
+        }
+        Ok(())
+    }
+
+    /// Where frames lie in buffers, which buffers, and how long frames are. (`dpaa2_eth_set_buffer_layout` in Linux'
+    /// `dpaa2-eth.c`; DPDK's `dpaa2_attach_bp_list`)
+    fn set_buffers(&mut self, has: &dpni::Attributes) -> Result<Pools<B>, Dpaa2Error> {
+        let data_alignment = if OLD_WRIOP.contains(&has.wriop_version.get()) { 256 } else { 64 };
+        let received = BufferLayout {
+            timestamp: Some(false),
+            parser_result: Some(false),
+            frame_status: Some(true),
+            private_data_size: Some(0),
+            data_alignment: Some(data_alignment),
+            head_room: Some(DATA_OFFSET - ANNOTATION_BYTES),
+            tail_room: Some(0),
+        };
+        self.dpni.set_buffer_layout(QueueType::RX, &received)?;
+        let sent = BufferLayout { frame_status: Some(true), ..BufferLayout::default() };
+        self.dpni.set_buffer_layout(QueueType::TX, &sent)?;
+        self.dpni.set_buffer_layout(QueueType::TX_CONFIRM, &sent)?;
+        let needed = self.dpni.tx_data_offset()?;
+        if needed > DATA_OFFSET {
+            let what = format!("it wants {needed} bytes in front of sent frames; there are {DATA_OFFSET}");
+            return Err(Dpaa2Error::Config { object: self.object, what });
+        }
+        let mut rx_pools = vec![];
+        let mut bindings = vec![];
+        for PoolUse { pool, classes } in &self.config.rx_pools {
+            let buffers = self.hardware.pool(*pool)?;
+            let buffer_size = buffers.buffer_bytes() as u16;
+            bindings.push(PoolBinding { dpbp_id: pool.dpbp, buffer_size, tc_mask: *classes, backup: false });
+            rx_pools.push(buffers);
+        }
+        self.dpni.set_pools(&bindings)?;
+        let tx_pool = match self.config.tx_pool {
+            Some(pool) => self.hardware.pool(pool)?,
+            None => rx_pools[0].clone(),
+        };
+        self.dpni.set_max_frame_length(self.config.frame_max)?;
+        Ok((rx_pools, tx_pool))
+    }
+
+    /// Which frames are received.
+    fn set_filters(&self) -> Result<(), Dpaa2Error> {
+        self.dpni.set_unicast_promiscuous(self.config.promiscuous)?;
+        self.dpni.set_multicast_promiscuous(self.config.promiscuous)?;
+        if !self.config.promiscuous {
+            // Broadcast is filtered like any group address (Linux' `dpaa2-eth.c` adds it as well).
+            self.dpni.add_mac_filter([0xff; 6])?;
+        }
+        match &self.config.vlans {
+            Some(vlans) => Ok(set_vlans(&self.dpni, Some(vlans))?),
+            None => Ok(()),
+        }
+    }
+
+    /// Frames with errors are marked and received; checksums are checked and written, or not.
+    fn set_offloads(&self) -> Result<(), Dpaa2Error> {
+        self.dpni.set_errors_behavior(fas::ERRORS, ErrorAction::CONTINUE, true)?;
+        for offload in [
+            Offload::RX_L3_CHECKSUM,
+            Offload::RX_L4_CHECKSUM,
+            Offload::TX_L3_CHECKSUM,
+            Offload::TX_L4_CHECKSUM,
+        ] {
+            self.dpni.set_offload(offload, self.config.checksums)?;
+        }
+        Ok(())
+    }
+
+    /// A receive queue: its portal, its channel if there is one, its limit. (`dpaa2_dev_rx_queue_setup` in DPDK)
+    fn rx_queue(&self, index: u8) -> Result<RxParts<B>, Dpaa2Error> {
+        let channel = Channel::open(self.hardware)?;
+        let wanted = if channel.is_some() { Use::Interrupting } else { Use::Polled };
+        let io = Io::open(self.hardware, wanted)?;
+        if let Some(&core) = self.config.stash_to.get(usize::from(index)) {
+            io.stash_to(core)?;
+        }
+        let target = match &channel {
+            Some(channel) => {
+                channel.notify(io.id())?;
+                QueueTarget::Dpcon { id: channel.id(), priority: 0 }
+            }
+            None => QueueTarget::Parked,
+        };
+        // The first bytes of a frame are read at once; its annotation too where checksums are looked at.
+        let stashed = stash::data(1) | stash::annotation(self.config.checksums.into());
+        let queue = QueueId::rx(0, index);
+        self.dpni.set_queue(queue, target, index.into(), stashed)?;
+        let (threshold, overhead) = (self.config.rx_queue_bytes, TAILDROP_OVERHEAD);
+        self.dpni.set_taildrop(queue, Taildrop::Bytes { threshold, overhead })?;
+        let source = match &channel {
+            Some(channel) => Source::Channel(channel.number),
+            None => Source::Fq(self.dpni.queue(queue)?.fqid.get()),
+        };
+        let results = Results::new(&self.hardware.bus)?;
+        Ok(RxParts { io, results, source, channel })
+    }
+
+    /// Spreads frames over the receive queues by addresses, protocol and ports.
+    fn distribute(&self) -> Result<(), Dpaa2Error> {
+        if self.config.rx_queues == 1 {
+            return Ok(());
+        }
+        let key = KeyConfig::new(&five_tuple()).expect("five extracts fit");
+        let bytes = key.as_bytes();
+        let memory = DmaMemory::new(&self.hardware.bus, bytes.len())?;
+        // SAFETY: the memory is ours and as long as asked for; the firmware reads it during the command only.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), memory.as_ptr().as_ptr(), bytes.len()) };
+        barrier::before_handover();
+        Ok(self.dpni.set_hash_distribution(0, self.config.rx_queues, memory.iova())?)
+    }
+
+    /// A transmit queue: hardware returns buffers to their pools, and says when too many frames wait.
+    /// (`dpaa2_dev_tx_queue_setup` in DPDK: one queue a traffic class, since congestion is told for classes)
+    fn tx_queue(&self, index: u8) -> Result<TxParts<B>, Dpaa2Error> {
+        if index == 0 {
+            self.dpni.set_tx_confirmation(0, ConfirmationMode::DISABLED)?;
+        }
+        let io = Io::open(self.hardware, Use::Polled)?;
+        let fqid = self.dpni.queue(QueueId::tx(index))?.fqid.get();
+        let congestion = DmaMemory::new(&self.hardware.bus, CONGESTION_BYTES)?;
+        let mode = congestion_mode::WRITE_ON_ENTER
+            | congestion_mode::WRITE_ON_EXIT
+            | congestion_mode::COHERENT_WRITE;
+        self.dpni.set_congestion_notification(&SetCongestionNotification {
+            queue_type: QueueType::TX,
+            tc: index,
+            point: CongestionPoint::QUEUE,
+            mode: mode.into(),
+            type_and_units: Units::FRAMES.0 << 4,
+            message_iova: congestion.iova().into(),
+            entry: CONGESTED_FRAMES.into(),
+            exit: RELAXED_FRAMES.into(),
+            ..Default::default()
+        })?;
+        Ok(TxParts { io, fqid, congestion })
+    }
+
+    /// Gives all transmit queues the same share: by default the first class goes before all others.
+    fn share_the_wire(&self) -> Result<(), Dpaa2Error> {
+        if self.config.tx_queues == 1 {
+            return Ok(());
+        }
+        /// Two classes a byte, each in weighted group A.
+        const WEIGHTED_A: u8 = 0x11;
+        Ok(self.dpni.set_tx_priorities(&SetTxPriorities {
+            modes: [WEIGHTED_A; 4],
+            weights: [TX_WEIGHT.into(); 8],
+            ..Default::default()
+        })?)
+    }
+
+    /// Has the link's changes announced.
+    fn watch_link(&self, device: B::Device) -> Result<(LinkWatch<B>, Option<OwnedFd>), Dpaa2Error> {
+        if device.info().irqs == 0 {
+            return Ok((LinkWatch::No { _device: device }, None));
+        }
+        let interrupt = Interrupt::arm(device, 0)?;
+        let event = interrupt.as_fd().try_clone_to_owned();
+        let event = event.map_err(|cause| BusError::system("an event descriptor", cause))?;
+        self.dpni.arm_events(event::LINK_CHANGED | event::ENDPOINT_CHANGED)?;
+        Ok((LinkWatch::Interrupt(interrupt), Some(event)))
+    }
+}
