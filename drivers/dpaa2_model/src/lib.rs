@@ -33,7 +33,9 @@
 
 mod audit;
 mod bman;
+mod bus;
 mod config;
+pub mod control;
 mod fault;
 mod mc;
 mod memory;
@@ -45,6 +47,7 @@ mod wire;
 mod wriop;
 
 pub use audit::{AuditReport, PoolReport, Rule, Violation};
+pub use bus::{COMMAND_TIMEOUT, ModelBus, ModelDevice, ModelWindow, SharedModel, lock};
 pub use config::{Connection, Container, Description, DescriptionError, Dpmac, Dpni, Firmware, Soc, WireEnd};
 pub use fault::Fault;
 pub use memory::{DmaFault, DmaSpace, Region};
@@ -456,6 +459,11 @@ impl Model {
     /// Counters of an interface.
     pub fn ni_counters(&self, dpni: u32) -> Option<NiCounters> {
         self.ni_index(dpni).and_then(|index| self.nis[index].as_ref()).map(|ni| ni.counters)
+    }
+
+    /// All interfaces by number, with their counters.
+    pub fn interfaces(&self) -> Vec<(u32, NiCounters)> {
+        self.nis.iter().flatten().map(|ni| (ni.id, ni.counters)).collect()
     }
 
     /// Frames that wait in the receive queues of an interface, by traffic class and index.
