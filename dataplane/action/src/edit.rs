@@ -193,15 +193,25 @@ impl Edit<'_> {
         }
     }
 
+    /// Where the IP packet ends in the frame: what follows is padding.
+    fn packet_end(&self) -> usize {
+        let l3 = usize::from(self.layers.l3);
+        let (at, header) = if self.layers.has(Layers::IPV4) { (2, 0) } else { (4, 40) };
+        let head = self.burst.head(self.i);
+        let length = head.get(l3 + at..l3 + at + 2).map_or(0, |b| u16::from_be_bytes([b[0], b[1]]));
+        self.burst.frame_len(self.i).min(l3 + header + usize::from(length))
+    }
+
     /// CRC32c is linear: the checksum changes by the checksum (without its constants) of the change followed by
     /// zeros to the packet's end.
     fn update_sctp(&mut self, old: &[u8], new: &[u8], offset: usize) {
         let l4 = usize::from(self.layers.l4);
-        let Some(zeros) = self.burst.frame_len(self.i).checked_sub(l4 + offset + old.len()) else { return };
-        let change = old.iter().zip(new).map(|(a, b)| a ^ b).chain(std::iter::repeat_n(0, zeros));
-        let delta = change.fold(0u32, |crc, byte| {
-            (0..8).fold(crc ^ u32::from(byte), |c, _| c >> 1 ^ (0x82f6_3b78 & (c & 1).wrapping_neg()))
-        });
+        let Some(zeros) = self.packet_end().checked_sub(l4 + offset + old.len()) else { return };
+        let mut change = [0; EDIT_MAX];
+        change.iter_mut().zip(old.iter().zip(new)).for_each(|(c, (a, b))| *c = a ^ b);
+        // With all ones at the start and end inverted, zeros to begin with are what the function calls all ones.
+        let delta = !crc32c::crc32c_append(!0, &change[..old.len()]);
+        let delta = crc32c::crc32c_combine(delta, 0, zeros);
         if let Some(bytes) = self.burst.head_mut(self.i).get_mut(l4 + 8..l4 + 12) {
             let sum = u32::from_le_bytes(bytes.try_into().expect("four bytes")) ^ delta;
             bytes.copy_from_slice(&sum.to_le_bytes());

@@ -41,10 +41,10 @@ pub fn pop_vlan(burst: &mut Burst, i: usize) -> Option<(u16, u16)> {
 
 /// Offsets in an offload request count from the frame's first byte, which has moved.
 fn move_offload(burst: &mut Burst, i: usize, by: i32) {
-    let offload = burst.offload_mut(i);
-    if offload.is_plain() {
+    if burst.offload(i).is_plain() {
         return;
     }
+    let offload = burst.offload_mut(i);
     if offload.needs_csum() {
         offload.csum_start = (i32::from(offload.csum_start) + by).max(0) as u16;
     }

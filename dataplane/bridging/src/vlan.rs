@@ -114,8 +114,8 @@ impl PortVlan {
         Some(match (tagged, has_tag) {
             (true, false) => TagOp::Push(vlan),
             (true, true) if !has_vid => TagOp::SetVid(vlan),
-            // A priority tag carries no VLAN: it stays for the receiver to see.
-            (false, true) if has_vid => TagOp::Pop,
+            // Priority tags, too: what leaves untagged has none.
+            (false, true) => TagOp::Pop,
             _ => TagOp::Keep,
         })
     }
@@ -172,5 +172,11 @@ mod tests {
     fn a_priority_tag_gets_the_vlan_it_lacks() {
         let port = PortVlan::NativeTagged(7, VlanSet::All);
         assert_eq!(port.egress(7, tag(0) | 0xe000), Some(TagOp::SetVid(7)));
+    }
+
+    #[test]
+    fn what_leaves_untagged_has_no_priority_tag_either() {
+        assert_eq!(PortVlan::Access(5).egress(5, tag(0) | 0xe000), Some(TagOp::Pop));
+        assert_eq!(PortVlan::default().egress(0, tag(0)), Some(TagOp::Pop));
     }
 }
