@@ -3,7 +3,8 @@
 //! Our bursts are completed in ring order, so what was taken and not completed is always everything from the used
 //! position on. For a **split** ring that position is in guest memory already, published with one store: nothing
 //! needs to be recorded. In a **packed** ring it is nowhere, and a burst of used descriptors overwrites the
-//! driver's, of which the first is the commit point. So a packed ring's part holds a journal:
+//! driver's, of which the first is the commit point. (Without a record, `packed_scan` reads from the ring what can be
+//! read from it; a burst cut short is then finished, not undone.) So a packed ring's part holds a journal:
 //!
 //! | bytes | field |
 //! |---|---|

@@ -32,6 +32,7 @@ pub mod fuzz;
 mod inflight;
 mod net_header;
 mod packed;
+mod packed_scan;
 mod ring;
 mod rx;
 mod split;

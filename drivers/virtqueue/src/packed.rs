@@ -12,7 +12,7 @@ use virtio_defs::{QUEUE_SIZE_MAX, desc_flag, feature, needs_event};
 
 use crate::ring::{Done, Head, Peeked, Raw, Ring};
 use crate::split::area;
-use crate::{InflightQueue, RingConfig, RingError};
+use crate::{InflightQueue, RingConfig, RingError, packed_scan};
 
 /// A position in the ring with its wrap counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,14 @@ impl Position {
             Position { slot: slot as u16, wrap: self.wrap }
         }
     }
+
+    /// `n` slots (at most `size`) back in a ring of `size`.
+    fn minus(self, n: u16, size: u16) -> Position {
+        match self.slot.checked_sub(n) {
+            Some(slot) => Position { slot, wrap: self.wrap },
+            None => Position { slot: self.slot + (size - n), wrap: !self.wrap },
+        }
+    }
 }
 
 /// Pointers resolved once; all of them stay valid as long as the memory map beside the ring.
@@ -56,6 +64,8 @@ pub(crate) struct PackedRing {
     /// Entries completed since the driver was last considered for an interrupt, at most `size`.
     unsignalled: u16,
     event_idx: bool,
+    /// Whether the ring itself tells where it stands: there is no record of it.
+    tells: bool,
     inflight: Option<InflightQueue>,
 }
 
@@ -80,7 +90,7 @@ impl PackedRing {
         if let Some(inflight) = &config.inflight {
             inflight.start_packed(size, next);
         }
-        Ok(PackedRing {
+        let mut ring = PackedRing {
             desc,
             driver_event,
             device_event,
@@ -89,8 +99,53 @@ impl PackedRing {
             used: next,
             unsignalled: 0,
             event_idx: config.has(feature::EVENT_IDX),
+            tells: config.inflight.is_none() && !config.has(feature::IN_ORDER),
             inflight: config.inflight.clone(),
-        })
+        };
+        ring.go_on();
+        Ok(ring)
+    }
+
+    /// Goes on where the ring itself tells that its device stood, whatever the front-end remembers.
+    fn go_on(&mut self) {
+        if !self.tells {
+            return;
+        }
+        let flags = |slot| (self.word(slot).load(Ordering::Acquire) >> 48) as u16;
+        let Some(found) = packed_scan::find(self.size, flags) else { return };
+        if let Some(head) = found.unfinished {
+            let head_word = self.word(head.slot).load(Ordering::Relaxed);
+            let (len, flags) = (head_word as u32, (head_word >> 48) as u16);
+            let id = self.id_of_chain(head.slot);
+            self.mark_used(found.position.minus(found.unmarked, self.size), found.unmarked);
+            let word = packed_scan::completed(len, id, flags, head.wrap);
+            self.word(head.slot).store(word, Ordering::Release);
+        }
+        (self.next, self.used) = (found.position, found.position);
+    }
+
+    /// The id of the chain that begins in `slot`: that of its last descriptor.
+    fn id_of_chain(&self, slot: u16) -> u16 {
+        let mut at = Position { slot, wrap: true };
+        for _ in 1..self.size {
+            if (self.word(at.slot).load(Ordering::Relaxed) >> 48) as u16 & desc_flag::NEXT == 0 {
+                break;
+            }
+            at = at.plus(1, self.size);
+        }
+        (self.word(at.slot).load(Ordering::Relaxed) >> 32) as u16
+    }
+
+    /// Marks entries as used, with nothing else of them changed: what is read of the ring later tells where it stands.
+    #[cold]
+    fn mark_used(&self, mut at: Position, count: u16) {
+        for _ in 0..count {
+            let word = self.word(at.slot);
+            let old = word.load(Ordering::Relaxed);
+            let flags = packed_scan::mark_used((old >> 48) as u16, at.wrap);
+            word.store(old & !(0xffff << 48) | u64::from(flags) << 48, Ordering::Relaxed);
+            at = at.plus(1, self.size);
+        }
     }
 
     /// Length, id and flags of the descriptor in `slot`, as one word: the driver's last store to a descriptor
@@ -233,6 +288,9 @@ impl Ring for PackedRing {
         // All chains of a ring are written, or none: what holds for the first one holds for all.
         let first_word = used_word(first, start.wrap);
         let mut flags = first_word & 0xffff << 48;
+        if self.tells && first.slots() > 1 {
+            self.mark_used(start.plus(1, self.size), first.slots() - 1);
+        }
         let (mut slot, mut last_slots, mut total) = (u32::from(start.slot), first.slots(), 0u32);
         for &d in rest {
             slot += u32::from(last_slots);
@@ -243,8 +301,15 @@ impl Ring for PackedRing {
             }
             // SAFETY: slot < size: a chain has at most `size` entries. The second word of an aligned descriptor.
             let word = unsafe { AtomicU64::from_ptr(desc.add(slot as usize * 2 + 1)) };
-            word.store(d.used_word() | flags, Ordering::Relaxed);
             last_slots = d.slots();
+            let is_marked = self.tells && last_slots > 1;
+            // Drivers ignore this flag in a used descriptor (section 2.8.6); a successor of ours does not.
+            let more = if is_marked { u64::from(desc_flag::NEXT) << 48 } else { 0 };
+            word.store(d.used_word() | flags | more, Ordering::Relaxed);
+            if is_marked {
+                let at = Position { slot: slot as u16, wrap: (flags >> 48) as u16 & AVAIL != 0 };
+                self.mark_used(at.plus(1, self.size), last_slots - 1);
+            }
         }
         total += u32::from(last_slots);
         self.word(start.slot).store(first_word, Ordering::Release);
