@@ -167,8 +167,9 @@ fn run_session(
                 eprintln!("{case:<32} {system_name:<9} round {round} {placement:<8} {figures}");
                 results.runs.entry((case, system, run.placement)).or_default().push(run);
             }
-            Err(reason) => {
-                eprintln!("{case:<32} {system_name:<9} round {round} left out: {reason}");
+            Err(left_out) => {
+                let (why, figures) = (left_out.why, group.section().line(&left_out.figures));
+                eprintln!("{case:<32} {system_name:<9} round {round} left out: {why} ({figures})");
                 results.left_out += 1;
             }
         }

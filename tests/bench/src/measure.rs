@@ -28,8 +28,17 @@ pub(crate) struct Run {
     pub figures: Figures,
 }
 
-/// A run that counts, or why it does not.
-pub(crate) type Outcome = std::result::Result<Run, String>;
+/// A run that counts, or one that does not.
+pub(crate) type Outcome = std::result::Result<Run, LeftOut>;
+
+/// A run that does not count.
+#[derive(Clone, Debug)]
+pub(crate) struct LeftOut {
+    /// Why.
+    pub why: String,
+    /// What was found nevertheless, for who watches.
+    pub figures: Figures,
+}
 
 /// What one start of a system can tell.
 pub(crate) trait Measure {
@@ -132,10 +141,11 @@ impl Bench<'_> {
         let others = watch.others_share()?;
         let after_ns = self.ping_pong(switch)?;
         if others > DISTURBED {
-            return Ok(Err(format!("others had {:.0} % of a core meanwhile", others * 100.0)));
+            let why = format!("others had {:.0} % of a core meanwhile", others * 100.0);
+            return Ok(Err(LeftOut { why, figures }));
         }
         if let Some((name, _)) = figures.iter().find(|(_, value)| !value.is_finite()) {
-            return Ok(Err(format!("no {name}: no frame came through")));
+            return Ok(Err(LeftOut { why: format!("no {name}: no frame came through"), figures }));
         }
         let placement = Placement::of(before_ns, after_ns);
         Ok(Ok(Run { placement, ping_pong_ns: [before_ns, after_ns], figures }))

@@ -17,10 +17,11 @@ pub const FOR_TESTS: &[&str] = &[
     "iproute2",
     "ethtool",
     "util-linux",
+    "valgrind",
 ];
 
 /// Packages the benchmark needs on top of [`FOR_TESTS`].
-pub const FOR_BENCH: &[&str] = &["openvswitch-switch-dpdk", "valgrind"];
+pub const FOR_BENCH: &[&str] = &["openvswitch-switch-dpdk"];
 
 /// Attempts before a download counts as failed; mirrors have bad moments.
 const ATTEMPTS: u32 = 4;

@@ -34,9 +34,23 @@ pub fn run(filter: Option<&str>, system: System) -> Result<bool> {
         cargo::build_ringway()?;
     }
     tally += system::run(filter.unwrap_or(""), system);
+    if filter.is_none() && system == System::Ringway {
+        tally += instructions()?;
+    }
     println!("took {:.0} s", start.elapsed().as_secs_f64());
     println!("{tally}");
     Ok(tally.failed == 0)
+}
+
+/// Shows what a frame costs in instructions, beside the values kept in the checkout. A rise is shown, it fails nothing.
+fn instructions() -> Result<Tally> {
+    cargo::build_release("bench_load")?;
+    let counted = bench::count_instructions();
+    match &counted {
+        Ok(counted) => print!("{counted}"),
+        Err(error) => println!("instructions per frame ... FAILED: {error:#}"),
+    }
+    Ok(Tally { passed: counted.is_ok().into(), failed: counted.is_err().into(), skipped: 0 })
 }
 
 /// What needs neither root nor packages.
@@ -68,5 +82,6 @@ fn crates_tests() -> Result<Tally> {
         ],
     )?;
     tally += cargo::test(&["--workspace", "--no-fail-fast"])?;
+    tally += crate::sim::step()?;
     Ok(tally)
 }
