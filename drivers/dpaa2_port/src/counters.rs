@@ -11,7 +11,7 @@ pub(crate) struct DriverCounters {
     errors: [AtomicU64; fas::ERROR_NAMES.len()],
     /// Frame descriptors that can't be.
     pub bad_descriptors: AtomicU64,
-    /// Buffers nobody can name any more.
+    /// Buffers nobody can name any more; at least so many, since a bad descriptor counts as one.
     pub lost_buffers: AtomicU64,
     /// Frames taken over from another interface without a copy.
     pub moved: AtomicU64,

@@ -171,7 +171,7 @@ impl<B: Bus> Inner<B> {
         let id = ObjectType::DPBP.with_id(config.dpbp);
         let wrong = |what: String| Dpaa2Error::Config { object: id, what };
         let buffer_bytes = config.buffer_bytes.next_multiple_of(BUFFER_ALIGN as u32);
-        if buffer_bytes < BUFFER_BYTES_MIN || buffer_bytes > BUFFER_BYTES_MAX {
+        if !(BUFFER_BYTES_MIN..=BUFFER_BYTES_MAX).contains(&buffer_bytes) {
             let range = format!("{BUFFER_BYTES_MIN} to {BUFFER_BYTES_MAX}");
             return Err(wrong(format!("buffers of {} bytes; allowed are {range}", config.buffer_bytes)));
         }

@@ -9,10 +9,10 @@
 //! use dpaa2_port::{Dpaa2, PortConfig};
 //!
 //! let hardware = Dpaa2::open(bus)?;
-//! let port = hardware.open_port(PortConfig::new(1, 1))?;
+//! let port = hardware.open_port(&PortConfig::new(1, 1))?;
 //! let handle = port.handle();
-//! let (rx, tx) = port.into_queues();
-//! println!("{:?}: {} and {} queues", handle.status()?, rx.len(), tx.len());
+//! let queues = port.into_queues();
+//! println!("{:?}: {} and {} queues", handle.status()?, queues.rx.len(), queues.tx.len());
 //! # Ok(()) }
 //! ```
 //!
@@ -60,4 +60,4 @@ mod tx;
 pub use error::Dpaa2Error;
 pub use handle::{Dpaa2Handle, Dpaa2Status, LinkStatus};
 pub use hardware::{Dpaa2, PoolAccount, PoolConfig};
-pub use open::{Dpaa2Port, PoolUse, PortConfig};
+pub use open::{Dpaa2Port, Dpaa2Queues, PoolUse, PortConfig};

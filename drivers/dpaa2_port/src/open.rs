@@ -134,8 +134,16 @@ impl PortConfig {
 /// An interface that is open and enabled, and whose queues nobody polls yet.
 pub struct Dpaa2Port {
     handle: Dpaa2Handle,
-    rx: Vec<Box<dyn RxQueue>>,
-    tx: Vec<Box<dyn TxQueue>>,
+    queues: Dpaa2Queues,
+}
+
+/// The queues of a port, for the workers. A receive queue that is dropped stops the interface; when the last queue and
+/// the last handle are dropped it is reset.
+pub struct Dpaa2Queues {
+    /// Those frames come from.
+    pub rx: Vec<Box<dyn RxQueue>>,
+    /// Those frames go to.
+    pub tx: Vec<Box<dyn TxQueue>>,
 }
 
 impl Dpaa2Port {
@@ -144,10 +152,9 @@ impl Dpaa2Port {
         self.handle.clone()
     }
 
-    /// The queues, for the workers. A receive queue that is dropped stops the interface; when the last queue and the
-    /// last handle are dropped it is reset.
-    pub fn into_queues(self) -> (Vec<Box<dyn RxQueue>>, Vec<Box<dyn TxQueue>>) {
-        (self.rx, self.tx)
+    /// The queues.
+    pub fn into_queues(self) -> Dpaa2Queues {
+        self.queues
     }
 }
 
@@ -192,7 +199,8 @@ impl<B: Bus> Dpaa2<B> {
         let tx = tx.into_iter().map(|parts| -> Box<dyn TxQueue> {
             Box::new(Dpaa2Tx::new(parts, tx_pool.clone(), shared.clone()))
         });
-        Ok(Dpaa2Port { rx: rx.collect(), tx: tx.collect(), handle: Dpaa2Handle(shared.clone()) })
+        let queues = Dpaa2Queues { rx: rx.collect(), tx: tx.collect() };
+        Ok(Dpaa2Port { handle: Dpaa2Handle(shared), queues })
     }
 }
 
