@@ -26,6 +26,11 @@ impl OwnedBurst {
         self.pool.is_huge()
     }
 
+    /// Buffers that no frame is in.
+    pub fn free(&self) -> usize {
+        self.pool.free()
+    }
+
     /// Whether another frame fits.
     pub fn has_room(&self) -> bool {
         self.burst.room() > 0 && self.pool.free() > 0

@@ -22,7 +22,7 @@ pub struct CacheSizes {
     pub megaflows: u32,
     /// Different masks among them; a frame that misses costs at most this many look-ups before the rules.
     pub megaflow_masks: u32,
-    /// Different verdicts (sets of matched rules).
+    /// Different verdicts (sets of matched rules); as many as a burst can need at least.
     pub verdicts: u32,
 }
 
@@ -82,6 +82,8 @@ pub(crate) struct BridgeCache {
 
 impl BridgeCache {
     pub fn new(sizes: CacheSizes) -> Self {
+        // Fewer than one burst needs at once would be made room for without end.
+        let sizes = CacheSizes { verdicts: sizes.verdicts.max(BURST_MAX as u32), ..sizes };
         let verdicts = sizes.verdicts as usize;
         Self {
             version: u64::MAX,

@@ -142,6 +142,10 @@ impl Engine {
         self.act.offloads.has_huge_pages()
     }
 
+    pub fn free_buffers(&self) -> usize {
+        self.act.offloads.free_buffers()
+    }
+
     /// Adopts a new view of the switch.
     pub fn set_plane(&mut self, plane: Arc<Plane>) {
         self.credit();
@@ -226,10 +230,11 @@ impl Engine {
             self.act.stats.shortcut_hits.add(frames as u64);
             match kind {
                 Kind::Drop(reason) => from.counters.dropped(reason, frames as u64),
-                Kind::Output(to) => {
+                Kind::Output(to) if to != from.port => {
                     burst.allow_take_of(u32::MAX);
                     self.act.send(plane, burst, to, &ALL[..frames], from);
                 }
+                Kind::Output(_) => from.counters.dropped(DropReason::Hairpin, frames as u64),
                 Kind::Normal => {
                     burst.load_heads();
                     self.act.stamp(Stage::Parse);
@@ -285,7 +290,7 @@ impl Engine {
         while missed != 0 {
             let i = missed.trailing_zeros() as usize;
             missed &= missed - 1;
-            match find(cache, &*bridge.rules, &slots[i], act, insert_budget, from.port) {
+            match find(cache, &*bridge.rules, &slots[i], act, insert_budget, from) {
                 Some(decision) => decisions[i] = decision,
                 None => {
                     // Decisions found for this burst so far are forgotten with the others: begin again.
@@ -322,10 +327,11 @@ fn find(
     slot: &KeySlot,
     act: &mut Actor,
     budget: &mut InsertBudget,
-    port: PortId,
+    from: &Ingress<'_>,
 ) -> Option<u32> {
     let key = slot.key();
-    let keep = budget.take(port);
+    let keep = budget.take(from.port);
+    if keep { &from.counters.cached } else { &from.counters.uncached }.add(1);
     if let Some(decision) = cache.megaflow(key, keep) {
         act.stats.megaflow_hits.add(1);
         return Some(decision);
@@ -638,7 +644,7 @@ impl Actor {
         let undo = retag(burst, i, tag, tci);
         self.push(plane, burst, to, i, from);
         self.send_all(plane, burst, from);
-        retag(burst, i, undo, tci);
+        undo.apply(burst, i);
     }
 
     /// Accounts for a frame with this many outputs: with none it was dropped.
@@ -652,19 +658,50 @@ impl Actor {
     }
 }
 
-/// Changes a frame's outermost tag for one receiver; returns what undoes it.
-fn retag(burst: &mut Burst, i: usize, tag: TagOp, tci: u16) -> TagOp {
+/// What puts a frame's outermost tag back as it was.
+enum Undo {
+    Nothing,
+    Pop,
+    Push { tpid: u16, tci: u16 },
+    Write { tci: u16 },
+}
+
+impl Undo {
+    fn apply(self, burst: &mut Burst, i: usize) {
+        match self {
+            Undo::Nothing => {}
+            Undo::Pop => {
+                pop_vlan(burst, i);
+            }
+            Undo::Push { tpid, tci } => {
+                let pushed = push_vlan(burst, i, tpid, tci);
+                assert!(pushed, "there is room where a tag was");
+            }
+            Undo::Write { tci } => write_tci(burst, i, tci),
+        }
+    }
+}
+
+/// Changes a frame's outermost tag for one receiver; returns what undoes it. The priority stays.
+fn retag(burst: &mut Burst, i: usize, tag: TagOp, tci: u16) -> Undo {
     let priority = tci & 0xe000;
     match tag {
-        TagOp::Keep => TagOp::Keep,
-        TagOp::Pop => pop_vlan(burst, i).map_or(TagOp::Keep, |(_, tci)| TagOp::Push(tci & 0x0fff)),
-        TagOp::Push(vlan) if push_vlan(burst, i, ETH_P_8021Q, vlan | priority) => TagOp::Pop,
-        TagOp::Push(_) => TagOp::Keep,
-        TagOp::SetVid(vlan) => {
-            if let Some(bytes) = burst.head_mut(i).get_mut(14..16) {
-                bytes.copy_from_slice(&(vlan | priority).to_be_bytes());
+        TagOp::Keep => Undo::Nothing,
+        TagOp::Pop => pop_vlan(burst, i).map_or(Undo::Nothing, |(tpid, tci)| Undo::Push { tpid, tci }),
+        TagOp::Push(vlan) if push_vlan(burst, i, ETH_P_8021Q, vlan | priority) => Undo::Pop,
+        TagOp::Push(_) => Undo::Nothing,
+        TagOp::SetVid(vlan) => match burst.head(i).get(14..16) {
+            Some(&[high, low]) => {
+                write_tci(burst, i, vlan | priority);
+                Undo::Write { tci: u16::from_be_bytes([high, low]) }
             }
-            TagOp::SetVid(tci & 0x0fff)
-        }
+            _ => Undo::Nothing,
+        },
+    }
+}
+
+fn write_tci(burst: &mut Burst, i: usize, tci: u16) {
+    if let Some(bytes) = burst.head_mut(i).get_mut(14..16) {
+        bytes.copy_from_slice(&tci.to_be_bytes());
     }
 }

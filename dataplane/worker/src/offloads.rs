@@ -32,6 +32,10 @@ impl Offloads {
         self.made.is_huge()
     }
 
+    pub fn free_buffers(&self) -> usize {
+        self.made.free()
+    }
+
     /// Sends the frames in order: those the queue takes as they are, the others completed or segmented.
     #[cold]
     #[inline(never)]

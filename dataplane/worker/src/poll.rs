@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use packet::{Burst, HugePages, cycles};
 use port::{Armed, PortId, QueueFault, Received};
-use rustix::event::epoll;
+use rustix::event::{Timespec, epoll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::cache::CacheSizes;
@@ -124,6 +124,11 @@ impl Worker {
     /// Whether the memory for frames made in software is of huge pages.
     pub fn has_huge_pages(&self) -> bool {
         self.engine.has_huge_pages()
+    }
+
+    /// Buffers for frames made in software that none is in: all of them between two turns.
+    pub fn free_buffers(&self) -> usize {
+        self.engine.free_buffers()
     }
 
     /// Polls until told to stop.
@@ -275,21 +280,42 @@ impl Worker {
     /// queue can only be polled.
     #[cold]
     fn sleep(&mut self) -> bool {
+        let wait = self.arm();
+        if wait {
+            self.stats.sleeps.add(1);
+            self.wait(None);
+        }
+        self.disarm();
+        wait
+    }
+
+    /// Asks every queue for a notification. True when the worker may sleep until there is [one](Self::is_notified);
+    /// simulations do so in virtual time.
+    pub fn arm(&mut self) -> bool {
         self.engine.credit();
         let mut wait = true;
         for slot in &mut self.rx {
             wait &= slot.queue.event_fd().is_some() && slot.queue.arm() == Armed::Waiting;
         }
-        if wait && self.inbox.receiver.is_empty() {
-            self.stats.sleeps.add(1);
-            let mut events = [const { MaybeUninit::uninit() }; 16];
-            // An interrupted wait is a wake-up like any other.
-            let _ = epoll::wait(&self.epoll, &mut events, None);
-        }
+        wait && self.inbox.receiver.is_empty()
+    }
+
+    /// Whether there was a notification, or mail, since this was asked last.
+    pub fn is_notified(&self) -> bool {
+        self.wait(Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))
+    }
+
+    /// Waits for a notification, at most so long. An interrupted wait is a notification like any other.
+    fn wait(&self, at_most: Option<&Timespec>) -> bool {
+        let mut events = [const { MaybeUninit::uninit() }; 16];
+        epoll::wait(&self.epoll, &mut events, at_most).map_or(true, |(notified, _)| !notified.is_empty())
+    }
+
+    /// Tells every queue that it is polled again.
+    pub fn disarm(&mut self) {
         for slot in &mut self.rx {
             slot.queue.disarm();
         }
-        wait
     }
 }
 

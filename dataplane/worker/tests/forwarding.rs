@@ -75,15 +75,26 @@ struct Bench {
     rules: Arc<ListRules>,
 }
 
+const SMALL_CACHES: CacheSizes = CacheSizes { flows: 64, megaflows: 64, megaflow_masks: 4, verdicts: 64 };
+
 /// `Bench` with as many ports as there are VLAN modes, numbered from 1.
 fn bench_with(vlans: Vec<PortVlan>, accepts: Accepts, rules: Vec<(&str, Vec<Op>)>) -> Bench {
+    bench_sized(SMALL_CACHES, vlans, accepts, rules)
+}
+
+fn bench_sized(
+    caches: CacheSizes,
+    vlans: Vec<PortVlan>,
+    accepts: Accepts,
+    rules: Vec<(&str, Vec<Op>)>,
+) -> Bench {
     let (stats, punts, faults) = (Arc::<WorkerStats>::default(), Arc::new(PuntQueue::new(4)), Arc::default());
     let sink: Arc<Mutex<Vec<FaultReport>>> = Arc::clone(&faults);
     let sink: FaultSink = Arc::new(move |report| sink.lock().unwrap().push(report));
     let config = WorkerConfig {
         index: 0,
         idle: Idle::Poll,
-        caches: CacheSizes { flows: 64, megaflows: 64, megaflow_masks: 4, verdicts: 64 },
+        caches,
         huge_pages: HugePages::Off,
         buffers: 32,
         clock: Clock::virtual_time(1_000_000_000, 1000),
@@ -236,6 +247,16 @@ fn rules_on_the_input_port_alone_decide_without_looking_at_frames() {
 }
 
 #[test]
+fn output_to_the_port_a_frame_came_from_drops_it_with_and_without_a_look_at_the_frame() {
+    for rule in ["in_port=1", "tp_dst=80"] {
+        let mut b = bench(2, vec![(rule, vec![Op::Output(1)])]);
+        b.send(1, udp(B, A, 80, 60));
+        b.run();
+        assert_eq!((b.seen(1).len(), b.drops(1, DropReason::Hairpin)), (0, 1), "{rule}");
+    }
+}
+
+#[test]
 fn headers_decide_where_rules_look_at_them_and_the_second_frame_of_a_flow_is_a_hit() {
     let rules = vec![("tp_dst=80", vec![Op::Output(2)]), ("tp_dst=81", vec![Op::Output(3)])];
     let mut b = bench(3, rules);
@@ -319,6 +340,32 @@ fn an_unknown_destination_is_flooded_and_a_known_one_reached() {
     b.send(1, vec![0; 13]);
     b.run();
     assert_eq!(b.drops(1, DropReason::Runt), 1);
+}
+
+#[test]
+fn a_tag_taken_off_for_one_receiver_is_on_again_for_the_next_whatever_it_was() {
+    let modes = vec![PortVlan::Trunk(VlanSet::All), PortVlan::Access(5), PortVlan::Trunk(VlanSet::All)];
+    for (tpid, tci) in [(0x88a8u16, 0x0005u16), (0x9100, 0xf005), (0x8100, 0x1005)] {
+        let mut b = bench_with(modes.clone(), Accepts::default(), vec![("", vec![Op::Normal])]);
+        let plain = udp(BROADCAST, A, 1, 60);
+        let tag = [tpid.to_be_bytes(), tci.to_be_bytes()].concat();
+        let tagged = [&plain[..12], &tag, &plain[12..]].concat();
+        b.send(1, tagged.clone());
+        b.run();
+        assert_eq!(b.seen(2), vec![plain]);
+        assert_eq!(b.seen(3), vec![tagged]);
+    }
+}
+
+#[test]
+fn a_burst_with_more_verdicts_than_the_cache_was_to_hold_goes_through() {
+    let rules: Vec<String> = (0..32).map(|n| format!("tp_dst={n}")).collect();
+    let rules = rules.iter().map(|r| (r.as_str(), vec![Op::Output(2)])).collect();
+    let caches = CacheSizes { verdicts: 1, ..SMALL_CACHES };
+    let mut b = bench_sized(caches, vec![PortVlan::default(); 2], Accepts::default(), rules);
+    (0..32).for_each(|n| b.send(1, udp(B, A, n, 60)));
+    b.run();
+    assert_eq!(b.seen(2).len(), 32);
 }
 
 #[test]
