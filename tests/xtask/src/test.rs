@@ -32,6 +32,7 @@ pub fn run(filter: Option<&str>, system: System) -> Result<bool> {
     packages::ensure(&wanted)?;
     if system == System::Ringway {
         cargo::build_ringway()?;
+        cargo::build_release("dpaa2_shim")?;
     }
     tally += system::run(filter.unwrap_or(""), system);
     if filter.is_none() && system == System::Ringway {
