@@ -1,11 +1,13 @@
 //! A container on a bus, with the MC behind it.
 
+use std::time::Duration;
+
 use dpaa2_defs::mc::dprc::ObjectDescriptor;
 use dpaa2_defs::mc::object::{ObjectId, ObjectType};
 use fslmc_bus::{Bus, BusError, Device};
 
 use crate::error::McError;
-use crate::mc::Mc;
+use crate::mc::{COMMAND_TIMEOUT, Mc};
 use crate::objects::Dprc;
 
 /// A container, opened on a bus and at the MC, with the list of what it holds.
@@ -36,9 +38,17 @@ impl<B: Bus> Container<B> {
     /// # Errors
     /// The system or the MC refuses.
     pub fn open(bus: B) -> Result<Self, SetupError> {
+        Self::open_with_timeout(bus, COMMAND_TIMEOUT)
+    }
+
+    /// The same, with another limit for each command: a model answers at once or never.
+    ///
+    /// # Errors
+    /// As [`Container::open`].
+    pub fn open_with_timeout(bus: B, timeout: Duration) -> Result<Self, SetupError> {
         let dpmcp = bus.objects()?.into_iter().find(|object| object.object_type == ObjectType::DPMCP);
         let portal = bus.open(dpmcp.unwrap_or(bus.container()))?;
-        let mc = Mc::new(portal.command_portal()?);
+        let mc = Mc::new(portal.command_portal()?).with_timeout(timeout);
         let dprc = Dprc::open(&mc, bus.container().id)?;
         let objects = dprc.objects()?;
         Ok(Self { bus, mc, dprc, objects, portal })

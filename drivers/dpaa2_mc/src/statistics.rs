@@ -1,6 +1,6 @@
 //! Counters of a network interface, by name.
 
-use dpaa2_defs::mc::dpni::{Attributes, GetStatistics, STATISTICS_PAGES, StatisticsParameter};
+use dpaa2_defs::mc::dpni::{Attributes, GetStatistics, STATISTICS_PAGES, StatisticsParameter, option};
 
 use crate::error::McError;
 use crate::object::Object;
@@ -106,7 +106,7 @@ pub(crate) fn tx_pending(dpni: &Object) -> Result<Option<u64>, McError> {
 /// A counter with its name: that of its page, and which channel or traffic class it is of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedCounter {
-    /// Such as `ingress_frames`, or `tc2_rejected_frames`.
+    /// Such as `ingress_all_frames`, or `ch0_tc2_ceetm_reject_frames`: restool's name, with what it is of in front.
     pub name: String,
     /// How much was counted.
     pub value: u64,
@@ -121,7 +121,12 @@ pub(crate) fn all(dpni: &Object, attributes: &Attributes) -> Result<Vec<NamedCou
         let parameters: Vec<(u16, String)> = match description.parameter {
             StatisticsParameter::None => vec![(0, String::new())],
             StatisticsParameter::RxTc => (0..rx_tcs).map(|tc| (tc, format!("rx_tc{tc}_"))).collect(),
-            StatisticsParameter::TxTc => (0..tx_tcs).map(|tc| (tc, format!("tx_tc{tc}_"))).collect(),
+            StatisticsParameter::RxTcAndQueue if attributes.options.get() & option::CUSTOM_CG != 0 => {
+                let queues = 0..u16::from(attributes.queues);
+                let pairs = queues.flat_map(|queue| (0..rx_tcs).map(move |tc| (queue, tc)));
+                pairs.map(|(queue, tc)| (queue << 8 | tc, format!("rx_tc{tc}_queue{queue}_"))).collect()
+            }
+            StatisticsParameter::RxTcAndQueue => (0..rx_tcs).map(|tc| (tc, format!("rx_tc{tc}_"))).collect(),
             StatisticsParameter::ChannelAndTc => {
                 let channels = 0..u16::from(attributes.channels);
                 let pairs = channels.flat_map(|channel| (0..tx_tcs).map(move |tc| (channel, tc)));

@@ -901,7 +901,7 @@ layout! {
     pub struct GetStatistics: 3 {
         /// Which.
         page: u8 => 0,
-        /// Of pages 3, 4 and 5: channel in bits 15:8, traffic class in bits 7:0.
+        /// See [`StatisticsParameter`]: channel or queue in bits 15:8, traffic class in bits 7:0.
         parameter: U16 => 1,
     }
 }
@@ -933,22 +933,22 @@ pub enum StatisticsParameter {
     None,
     /// A transmit channel's traffic class.
     ChannelAndTc,
-    /// A transmit traffic class.
-    TxTc,
+    /// A receive traffic class; with [`option::CUSTOM_CG`] a queue of it, whose index is in bits 15:8.
+    RxTcAndQueue,
     /// A receive traffic class.
     RxTc,
 }
 
-/// All pages, at the index of their number.
+/// All pages, at the index of their number. The counters have the names that restool prints.
 ///
-/// Source: MC API 10.40, include/dplib/fsl_dpni.h (union dpni_statistics).
+/// Source: MC API 10.40, include/dplib/fsl_dpni.h (union dpni_statistics); restool, dpni_commands.c.
 pub const STATISTICS_PAGES: [StatisticsPage; 7] = [
     StatisticsPage {
         number: 0,
         parameter: StatisticsParameter::None,
         names: &[
-            "ingress_frames",
-            "ingress_bytes",
+            "ingress_all_frames",
+            "ingress_all_bytes",
             "ingress_multicast_frames",
             "ingress_multicast_bytes",
             "ingress_broadcast_frames",
@@ -959,8 +959,8 @@ pub const STATISTICS_PAGES: [StatisticsPage; 7] = [
         number: 1,
         parameter: StatisticsParameter::None,
         names: &[
-            "egress_frames",
-            "egress_bytes",
+            "egress_all_frames",
+            "egress_all_bytes",
             "egress_multicast_frames",
             "egress_multicast_bytes",
             "egress_broadcast_frames",
@@ -981,25 +981,25 @@ pub const STATISTICS_PAGES: [StatisticsPage; 7] = [
     StatisticsPage {
         number: 3,
         parameter: StatisticsParameter::ChannelAndTc,
-        names: &["dequeued_bytes", "dequeued_frames", "rejected_bytes", "rejected_frames"],
+        names: &["ceetm_dequeue_bytes", "ceetm_dequeue_frames", "ceetm_reject_bytes", "ceetm_reject_frames"],
     },
     StatisticsPage {
         number: 4,
-        parameter: StatisticsParameter::TxTc,
-        names: &["congestion_rejected_frames", "congestion_rejected_bytes"],
+        parameter: StatisticsParameter::RxTcAndQueue,
+        names: &["cgr_reject_frames", "cgr_reject_bytes"],
     },
     StatisticsPage {
         number: 5,
         parameter: StatisticsParameter::RxTc,
         names: &[
-            "policer_red_frames",
-            "policer_yellow_frames",
-            "policer_green_frames",
-            "policer_rered_frames",
-            "policer_reyellow_frames",
+            "policer_cnt_red",
+            "policer_cnt_yellow",
+            "policer_cnt_green",
+            "policer_cnt_re_red",
+            "policer_cnt_re_yellow",
         ],
     },
-    StatisticsPage { number: 6, parameter: StatisticsParameter::None, names: &["tx_pending_frames"] },
+    StatisticsPage { number: 6, parameter: StatisticsParameter::None, names: &["tx_pending_frames_cnt"] },
 ];
 
 layout! {
