@@ -3,13 +3,16 @@
 //! Facts that shaped this (QEMU 7.2): under TCG, MSI-X on a vhost-user device crashes it, so `vectors=0`; the boot ROM is in another package and not needed, so `romfile=`; guest memory must be
 //! a shared memfd; a guest on the same cores as a polling switch is slow, so limits are generous and counts small.
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::{GuestImage, Process};
+use crate::monitor::Monitor;
+use crate::{GuestImage, Process, wait_until};
 
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
+const MIGRATION_LIMIT: Duration = Duration::from_secs(60);
 const QUIT_LIMIT: Duration = Duration::from_secs(20);
 
 /// How a guest is started. It has one network device, `eth0`, on a vhost-user socket.
@@ -31,10 +34,12 @@ pub struct GuestOptions {
     pub properties: Vec<String>,
     /// Virtual cores.
     pub cores: u16,
+    /// Does not boot: waits for another guest to [migrate](Guest::migrate) to it.
+    pub incoming: bool,
 }
 
 impl GuestOptions {
-    /// A guest with one core and one pair of split rings that connects to `socket`.
+    /// A guest with one core and one pair of split rings that connects to `socket`, again and again.
     pub fn new(name: &str, station: u8, socket: &Path) -> Self {
         Self {
             name: name.to_owned(),
@@ -45,10 +50,11 @@ impl GuestOptions {
             packed: false,
             properties: vec!["mrg_rxbuf=on".into()],
             cores: 1,
+            incoming: false,
         }
     }
 
-    fn command_line(&self, image: &GuestImage) -> Vec<String> {
+    fn command_line(&self, dir: &Path, image: &GuestImage) -> Vec<String> {
         let mut device =
             format!("virtio-net-pci,netdev=n0,mac=52:54:00:00:00:{:02x},vectors=0,romfile=", self.station);
         if self.queues > 1 {
@@ -61,8 +67,8 @@ impl GuestOptions {
             device.push(',');
             device.push_str(property);
         }
-        let listen = if self.server { ",server=on,wait=off" } else { "" };
-        let pairs: [(&str, String); 14] = [
+        let listen = if self.server { ",server=on,wait=off" } else { ",reconnect=1" };
+        let pairs: [(&str, String); 15] = [
             ("-machine", "q35".into()),
             ("-accel", "tcg,thread=multi".into()),
             ("-cpu", "max".into()),
@@ -81,13 +87,39 @@ impl GuestOptions {
                     .into(),
             ),
             ("-serial", "stdio".into()),
+            ("-qmp", format!("unix:{},server=on,wait=off", monitor_socket(dir, &self.name).display())),
         ];
+        let incoming = self.incoming.then(|| {
+            ["-incoming".to_owned(), format!("unix:{}", migration_socket(dir, &self.name).display())]
+        });
         let flags = ["-nodefaults", "-no-user-config", "-display", "none"].map(String::from);
         flags
             .into_iter()
             .chain(pairs.into_iter().flat_map(|(option, value)| [option.to_owned(), value]))
+            .chain(incoming.into_iter().flatten())
             .collect()
     }
+}
+
+fn monitor_socket(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}.qmp"))
+}
+
+fn migration_socket(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}.migration"))
+}
+
+/// How a live migration went, by QEMU's own account.
+#[derive(Clone, Copy, Debug)]
+pub struct Migration {
+    /// From its beginning to its end.
+    pub total: Duration,
+    /// In which the guest ran nowhere.
+    pub downtime: Duration,
+    /// Bytes of memory sent.
+    pub bytes: u64,
+    /// Passes over the memory.
+    pub passes: u64,
 }
 
 /// What a command in a guest printed, and its exit status.
@@ -103,6 +135,7 @@ pub struct Output {
 pub struct Guest {
     process: Process,
     name: String,
+    dir: PathBuf,
 }
 
 impl Guest {
@@ -111,8 +144,9 @@ impl Guest {
     /// # Errors
     /// When QEMU cannot be started.
     pub fn launch(dir: &Path, image: &GuestImage, options: &GuestOptions) -> Result<Self> {
-        let process = Process::start(&options.name, dir, "qemu-system-x86_64", &options.command_line(image))?;
-        Ok(Self { process, name: options.name.clone() })
+        let arguments = options.command_line(dir, image);
+        let process = Process::start(&options.name, dir, "qemu-system-x86_64", &arguments)?;
+        Ok(Self { process, name: options.name.clone(), dir: dir.to_path_buf() })
     }
 
     /// Waits until the guest takes commands.
@@ -174,6 +208,42 @@ impl Guest {
         Ok(())
     }
 
+    /// Migrates the guest to `to`, which was launched as [incoming](GuestOptions::incoming), at `bandwidth` bytes a
+    /// second at most, while it runs on. `meanwhile` is called when that has begun. Afterwards the guest is at `to`'s
+    /// console, in the middle of whatever it did, and this QEMU stands still.
+    ///
+    /// # Errors
+    /// When QEMU refuses or gives up, when it takes longer than a minute, or those of `meanwhile`.
+    pub fn migrate(
+        &mut self,
+        to: &Self,
+        bandwidth: u64,
+        meanwhile: impl FnOnce() -> Result<()>,
+    ) -> Result<Migration> {
+        let mut monitor = Monitor::connect(&monitor_socket(&self.dir, &self.name))?;
+        monitor.execute("migrate-set-parameters", json!({ "max-bandwidth": bandwidth }))?;
+        let uri = format!("unix:{}", migration_socket(&to.dir, &to.name).display());
+        monitor.execute("migrate", json!({ "uri": uri }))?;
+        meanwhile()?;
+        let mut last = Value::Null;
+        let done = wait_until("a migration", MIGRATION_LIMIT, || {
+            last = monitor.execute("query-migrate", json!({}))?;
+            match last["status"].as_str() {
+                Some("completed") => Ok(Some(())),
+                Some("failed" | "cancelled") => bail!("the migration failed"),
+                _ => Ok(None),
+            }
+        });
+        done.with_context(|| format!("migration: {last}\n{}", self.process.tail()))?;
+        let number = |value: &Value| value.as_u64().with_context(|| format!("not as expected: {last}"));
+        Ok(Migration {
+            total: Duration::from_millis(number(&last["total-time"])?),
+            downtime: Duration::from_millis(number(&last["downtime"])?),
+            bytes: number(&last["ram"]["transferred"])?,
+            passes: number(&last["ram"]["dirty-sync-count"])?,
+        })
+    }
+
     /// The process, for its log and id.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
@@ -202,11 +272,11 @@ mod tests {
     fn rings_and_queues_are_asked_for_as_told() {
         let image = GuestImage { kernel: "/k".into(), initrd: "/i".into() };
         let options = GuestOptions { queues: 2, packed: true, ..GuestOptions::new("a", 7, Path::new("/s")) };
-        let line = options.command_line(&image).join(" ");
+        let line = options.command_line(Path::new("/d"), &image).join(" ");
         assert!(
             line.contains("mac=52:54:00:00:00:07,vectors=0,romfile=,mq=on,packed=on,mrg_rxbuf=on"),
             "{line}"
         );
-        assert!(line.contains("socket,id=c0,path=/s ") && line.contains("queues=2"), "{line}");
+        assert!(line.contains("socket,id=c0,path=/s,reconnect=1 ") && line.contains("queues=2"), "{line}");
     }
 }

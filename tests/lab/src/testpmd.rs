@@ -5,7 +5,8 @@
 //! - Without huge pages it needs `--no-huge`, which excludes `--in-memory`.
 //! - Its main lcore sleeps at the prompt, forwarding takes another one: `--lcores` puts both where they belong.
 //! - Output to a file is block buffered; `stdbuf -oL` makes counters appear when they are printed.
-//! - virtio-user in server mode blocks at start until its peer has connected.
+//! - virtio-user in server mode blocks at start until its peer has connected, and takes a peer that comes back only by
+//!   way of the interrupt for link changes.
 
 use anyhow::{Context as _, Result, bail};
 use std::path::{Path, PathBuf};
@@ -13,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use crate::{Pages, Process};
 
+/// What makes a virtio-user port listen.
+const SERVER: &str = ",server=1";
 const PROMPT: &str = "testpmd> ";
 const START_LIMIT: Duration = Duration::from_secs(40);
 const COMMAND_LIMIT: Duration = Duration::from_secs(15);
@@ -64,7 +67,7 @@ impl VirtioUser {
             u8::from(self.mergeable),
         );
         for (wanted, option) in
-            [(self.server, ",server=1"), (self.packed, ",packed_vq=1"), (self.vectorized, ",vectorized=1")]
+            [(self.server, SERVER), (self.packed, ",packed_vq=1"), (self.vectorized, ",vectorized=1")]
         {
             if wanted {
                 text.push_str(option);
@@ -130,16 +133,11 @@ impl TestpmdOptions {
             args.extend(["--vdev".into(), vdev.clone()]);
         }
         args.extend(
-            [
-                "--",
-                "-i",
-                "--nb-cores=1",
-                "--no-lsc-interrupt",
-                "--disable-link-check",
-                "--record-core-cycles",
-            ]
-            .map(String::from),
+            ["--", "-i", "--nb-cores=1", "--disable-link-check", "--record-core-cycles"].map(String::from),
         );
+        if !self.vdevs.iter().any(|vdev| vdev.contains(SERVER)) {
+            args.push("--no-lsc-interrupt".into());
+        }
         args.push(format!("--total-num-mbufs={}", self.buffers));
         args.push(format!("--rxq={}", self.queues));
         args.push(format!("--txq={}", self.queues));
@@ -284,6 +282,18 @@ impl Testpmd {
         Ok(last)
     }
 
+    /// Stops and closes all ports and counts the packet buffers that are back in the pool. Nothing but
+    /// [`Testpmd::quit`] is of use afterwards.
+    ///
+    /// # Errors
+    /// When they cannot be read from the output.
+    pub fn close_and_count_buffers(&mut self) -> Result<u32> {
+        self.command("port stop all")?;
+        self.command("port close all")?;
+        let text = self.command("dump_mempool")?;
+        parse_buffers(&text).with_context(|| format!("no buffers in:\n{text}"))
+    }
+
     /// Cycles spent in bursts that moved frames and the frames received in them, since forwarding started.
     ///
     /// # Errors
@@ -328,6 +338,13 @@ fn parse_stats(text: &str) -> Vec<PortStats> {
     ports
 }
 
+/// Reads `dump_mempool` of the one pool: buffers in the caches of its threads, and in the pool itself.
+fn parse_buffers(text: &str) -> Option<u32> {
+    let number =
+        |label: &str| -> Option<u32> { text.split_once(label)?.1.split_whitespace().next()?.parse().ok() };
+    Some(number("total_cache_count=")? + number("common_pool_count=")?)
+}
+
 fn parse_busy(text: &str) -> Option<(u64, u64)> {
     let number = |label: &str| -> Option<u64> {
         let digits = text.split_once(label)?.1;
@@ -364,6 +381,14 @@ mod tests {
         let text = "  CPU cycles/packet=273.67 (total cycles=8478735566 / total io packets=30981664) at 2500 MHz Clock";
         assert_eq!(parse_busy(text), Some((8_478_735_566, 30_981_664)));
         assert_eq!(parse_busy("no frames"), None);
+    }
+
+    #[test]
+    fn buffers_are_those_in_the_pool_and_in_its_caches() {
+        let text =
+            "    cache_count[0]=250\n    total_cache_count=614\n  common_pool_count=15770\n  no statistics\n";
+        assert_eq!(parse_buffers(text), Some(16384));
+        assert_eq!(parse_buffers("mempool not found"), None);
     }
 
     #[test]
