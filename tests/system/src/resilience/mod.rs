@@ -6,11 +6,22 @@
 
 mod hostile_messages;
 mod hostile_rings;
+mod idle;
+mod killed_guest;
+mod killed_switch;
 mod stage;
 mod storm;
 
 use crate::Scenario;
 
 pub(crate) fn scenarios() -> impl Iterator<Item = &'static Scenario> {
-    [hostile_rings::SCENARIOS, hostile_messages::SCENARIOS, storm::SCENARIOS].into_iter().flatten()
+    let families = [
+        idle::SCENARIOS,
+        hostile_rings::SCENARIOS,
+        hostile_messages::SCENARIOS,
+        storm::SCENARIOS,
+        killed_guest::SCENARIOS,
+        killed_switch::SCENARIOS,
+    ];
+    families.into_iter().flatten()
 }

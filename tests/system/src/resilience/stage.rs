@@ -23,35 +23,44 @@ const GREETINGS: u64 = 2;
 /// For descriptors to be closed and memory to be unmapped after a connection has ended.
 const TIDY_LIMIT: Duration = Duration::from_secs(2);
 
-/// The switch: `vm0` and `vm1` talk to each other, a guest on `vm3` talks to whoever is on [`TENANT`].
+/// The switch: `vm0` and `vm1` talk to each other, `vm2` and `vm3` are joined. `vm2` is the [`TENANT`]'s.
 pub(super) struct Stage {
     pub switch: Ringway,
     pub plan: Plan,
     audience: Traffic,
-    speaker: PlayedGuest,
+    speaker: Option<PlayedGuest>,
     calm: Footprint,
 }
 
 impl Stage {
-    /// Starts the switch and the guests that are always there.
+    /// Starts the switch, the two in conversation, and a guest on `vm3` that talks to whoever is the tenant.
     pub fn set(context: &Context, listens: bool) -> Result<Self> {
-        let mut plan = Plan::with_guests(&context.dir, 4).join_first_two();
-        plan.ports[2].kind = PortKind::VhostUser { listens };
-        plan.flows
-            .extend(["in_port=vm2,actions=output:vm3", "in_port=vm3,actions=output:vm2"].map(String::from));
-        let switch = Ringway::start(&plan)?;
-        let up = |name| switch.wait_for_port(name, "up", is_up).map(drop);
-        let audience =
-            Traffic::start(&plan.socket(0), &plan.socket(1), TrafficOptions::default(), || up("vm1"))?;
+        let mut stage =
+            Self::set_for_two(context, |plan| plan.ports[2].kind = PortKind::VhostUser { listens })?;
         // So slowly that a good guest finds a quiet moment to leave in.
         let rate = Rate::Pps(NonZeroU64::new(50).expect("not zero"));
         let role = Role::Generate(GenerateRole { to: TENANT_MAC, rate, ..GenerateRole::default() });
-        let speaker =
-            PlayedGuest::start(GuestConfig::new("speaker", plan.socket(3), SocketMode::Client, role));
-        up("vm3")?;
+        let socket = stage.plan.socket(3);
+        stage.speaker =
+            Some(PlayedGuest::start(GuestConfig::new("speaker", socket, SocketMode::Client, role)));
+        stage.switch.wait_for_port("vm3", "up", is_up)?;
+        stage.calm = Footprint::of(stage.switch.pid())?;
+        Ok(stage)
+    }
+
+    /// Starts the switch and the two in conversation; `vm2` and `vm3` are free, and as `shape` makes them.
+    pub fn set_for_two(context: &Context, shape: impl FnOnce(&mut Plan)) -> Result<Self> {
+        let mut plan = Plan::with_guests(&context.dir, 4).join_first_two();
+        plan.flows
+            .extend(["in_port=vm2,actions=output:vm3", "in_port=vm3,actions=output:vm2"].map(String::from));
+        shape(&mut plan);
+        let switch = Ringway::start(&plan)?;
+        let reflector_is_there = || switch.wait_for_port("vm1", "up", is_up).map(drop);
+        let options = TrafficOptions::default();
+        let audience = Traffic::start(&plan.socket(0), &plan.socket(1), options, reflector_is_there)?;
         switch.wait_for_port("vm0", "under traffic", |row| number(row, "rx_frames") > 1000)?;
         let calm = Footprint::of(switch.pid())?;
-        Ok(Self { switch, plan, audience, speaker, calm })
+        Ok(Self { switch, plan, audience, speaker: None, calm })
     }
 
     /// Socket of the port to which things are done.
@@ -103,7 +112,7 @@ impl Stage {
     /// Ends everything, and checks that the audience has lost nothing and the switch's counters add up.
     pub fn finish(self) -> Result<Felt> {
         let felt = self.audience.finish()?;
-        self.speaker.finish()?;
+        self.speaker.map_or(Ok(()), |speaker| speaker.finish().map(drop))?;
         let summary = self.switch.finish()?;
         balance(&summary, 0)?;
         ensure!(felt.lost == 0 && felt.duplicated == 0, "the others felt it: {felt:?}");
