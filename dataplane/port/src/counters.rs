@@ -121,6 +121,10 @@ pub struct PortCounters {
     pub kicks: Counter,
     /// Notifications sent to the guest or device.
     pub calls: Counter,
+    /// Flows of the port that a cache took in.
+    pub cached: Counter,
+    /// Flows that none did, because the port had used up what it may add.
+    pub uncached: Counter,
     drops: [Counter; DropReason::COUNT],
 }
 
@@ -136,6 +140,8 @@ impl Default for PortCounters {
             injected: Counter::default(),
             kicks: Counter::default(),
             calls: Counter::default(),
+            cached: Counter::default(),
+            uncached: Counter::default(),
             drops: std::array::from_fn(|_| Counter::default()),
         }
     }

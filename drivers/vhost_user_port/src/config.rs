@@ -58,6 +58,8 @@ pub struct PortConfig {
     pub mac: [u8; 6],
     /// MTU in configuration space.
     pub mtu: u16,
+    /// Bytes of guest memory that are mapped at most.
+    pub memory_bytes_max: u64,
     /// Messages a second that are read; further ones wait in the socket.
     pub messages_per_second: u32,
     /// Log lines a second that the guest can cause.
@@ -65,7 +67,7 @@ pub struct PortConfig {
 }
 
 impl Default for PortConfig {
-    /// 8 queue pairs, all features, an MTU of 1500, 2,000 messages and 10 log lines a second.
+    /// 8 queue pairs, all features, an MTU of 1500, 4 TiB of memory, 2,000 messages and 10 log lines a second.
     fn default() -> Self {
         Self {
             queue_pairs: 8,
@@ -73,6 +75,7 @@ impl Default for PortConfig {
             protocol: OFFERED_PROTOCOL,
             mac: [0; 6],
             mtu: 1500,
+            memory_bytes_max: 4 << 40,
             messages_per_second: 2000,
             log_lines_per_second: 10,
         }

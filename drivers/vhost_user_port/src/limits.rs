@@ -1,5 +1,7 @@
 //! Bounds on what a guest can make us spend. Time is an argument.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// A token bucket: `per_second` tokens a second, at most one second's worth saved up.
@@ -42,24 +44,45 @@ impl Budget {
     }
 }
 
+/// What a guest has made us spend since its port exists. Read at any time; written by its session.
+#[derive(Debug, Default)]
+pub struct Spent {
+    /// Messages read, and connections accepted.
+    pub messages: AtomicU64,
+    /// Of those, the ones that had to wait for their turn.
+    pub messages_delayed: AtomicU64,
+    /// Log lines written.
+    pub log_lines: AtomicU64,
+    /// Log lines left out.
+    pub log_lines_left_out: AtomicU64,
+}
+
 /// Keeps log lines that a guest can cause to a bounded rate, and counts the others.
 #[derive(Debug)]
 pub struct LogLimit {
     budget: Budget,
     suppressed: u64,
+    spent: Arc<Spent>,
 }
 
 impl LogLimit {
     /// At most this many lines a second on average, with a burst of one second's worth.
     pub fn new(lines_per_second: u32) -> Self {
-        Self { budget: Budget::new(lines_per_second), suppressed: 0 }
+        Self { budget: Budget::new(lines_per_second), suppressed: 0, spent: Arc::default() }
+    }
+
+    /// What it counts, for others to read.
+    pub fn spent(&self) -> &Arc<Spent> {
+        &self.spent
     }
 
     /// Whether a line may be written now; then, how many were left out since the last one.
     pub fn permit(&mut self, now: Instant) -> Option<u64> {
         if self.budget.take(now) {
+            self.spent.log_lines.fetch_add(1, Relaxed);
             return Some(std::mem::take(&mut self.suppressed));
         }
+        self.spent.log_lines_left_out.fetch_add(1, Relaxed);
         self.suppressed += 1;
         None
     }
@@ -100,5 +123,7 @@ mod tests {
         assert_eq!(log.permit(start), None);
         assert_eq!(log.permit(start), None);
         assert_eq!(log.permit(start + Duration::from_secs(1)), Some(2));
+        let spent = log.spent();
+        assert_eq!((spent.log_lines.load(Relaxed), spent.log_lines_left_out.load(Relaxed)), (3, 2));
     }
 }

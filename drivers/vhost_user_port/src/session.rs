@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use guest_memory::{DirtyLog, MapError, MemMap, RegionSpec, TableError};
@@ -18,7 +19,7 @@ use virtqueue::{InflightError, InflightRegion};
 use crate::config::{MTU_MIN, PortConfig, feature_names};
 use crate::config_space::config_space;
 use crate::host::{Direction, QueueHost};
-use crate::limits::{Budget, LogLimit};
+use crate::limits::{Budget, LogLimit, Spent};
 use crate::state::{Phase, PortState, VringView};
 use crate::vring::{self, Kick, Shared, Vring};
 
@@ -230,7 +231,18 @@ impl Session {
 
     /// How long to wait before one more message may be read. Each call is for one message.
     pub fn wait_to_read(&mut self, now: Instant) -> Duration {
-        self.budget.reserve(now)
+        let wait = self.budget.reserve(now);
+        let spent = self.log_lines.spent();
+        spent.messages.fetch_add(1, Relaxed);
+        if !wait.is_zero() {
+            spent.messages_delayed.fetch_add(1, Relaxed);
+        }
+        wait
+    }
+
+    /// What the guest has made us spend; may be read while the session is served.
+    pub fn spent(&self) -> Arc<Spent> {
+        Arc::clone(self.log_lines.spent())
     }
 
     /// A front-end has connected. (Any earlier connection must have [ended](Self::disconnected).)
@@ -580,8 +592,18 @@ impl Session {
         self.start_ready(host)
     }
 
+    /// Addresses are not endless: one guest must not use up those of the others.
+    fn check_memory<'a>(&self, regions: impl IntoIterator<Item = &'a Region>) -> Result<(), Refusal> {
+        let total = regions.into_iter().fold(0u64, |sum, region| sum.saturating_add(region.place.size));
+        match total > self.config.memory_bytes_max {
+            true => Err(Refusal::Value { what: "guest memory of", value: total }),
+            false => Ok(()),
+        }
+    }
+
     fn set_mem_table(&mut self, table: Vec<(MemoryRegion, OwnedFd)>, host: &mut dyn QueueHost) -> Outcome {
         let regions: Vec<Region> = table.into_iter().map(|(place, fd)| Region { place, fd }).collect();
+        self.check_memory(&regions)?;
         let specs: Vec<RegionSpec<'_>> = regions.iter().map(Region::spec).collect();
         let memory = MemMap::new(&specs)?;
         drop(specs);
@@ -596,6 +618,7 @@ impl Session {
         if self.connection.regions.iter().any(|known| known.is_same(&region)) {
             return Ok(None);
         }
+        self.check_memory(self.connection.regions.iter().chain([&region]))?;
         let memory = self.connection.memory.add(&region.spec())?;
         self.use_memory(memory, host)?;
         self.connection.regions.push(region);
@@ -775,6 +798,7 @@ impl Session {
             memory_regions: connection.memory.regions(),
             memory_regions_max: self.config.memory_slots(),
             memory_bytes: connection.memory.bytes(),
+            memory_bytes_max: self.config.memory_bytes_max,
             logging: connection.logging(),
             link_up: self.link_up,
             mtu: self.mtu(),

@@ -50,6 +50,8 @@ pub struct PortState {
     pub memory_regions_max: u64,
     /// Bytes of guest memory mapped.
     pub memory_bytes: u64,
+    /// Most bytes of guest memory.
+    pub memory_bytes_max: u64,
     /// Whether writes to guest memory are logged for a live migration.
     pub logging: bool,
     /// Whether the link is up, as far as it depends on the operator.

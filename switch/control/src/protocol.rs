@@ -160,6 +160,8 @@ pub enum RefusalKind {
     TooLong,
     /// A protocol version that this switch doesn't speak.
     Version,
+    /// This user is not answered.
+    Denied,
     /// There is no such bridge, port, rule.
     NotFound,
     /// A flow string, a port's keys or a file are wrong.

@@ -97,11 +97,18 @@ pub struct QueueRow {
 pub struct LimitRow {
     /// What: `macs`, `memory-bytes`, `messages-per-second`, …
     pub name: String,
-    /// How much is used, where that is known.
+    /// How much is used, where that is known; of what is limited by time, in the last second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub used: Option<u64>,
     /// How much there is.
     pub limit: u64,
+    /// How often there was no more.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub refused: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A rule.

@@ -33,7 +33,7 @@ pub trait Handler {
 
 /// Answers clients until dropped. Runs on a current-thread runtime inside a `LocalSet`.
 ///
-/// Only root and the user of this process are answered. A line that is no request is answered with a refusal, and
+/// Only root and the user of this process are answered; others are told so. A line that is no request is answered with a refusal, and
 /// the connection goes on.
 ///
 /// # Errors
@@ -71,6 +71,11 @@ async fn converse<H: Handler>(mut stream: UnixStream, handler: &H) -> io::Result
     let own = rustix::process::geteuid().as_raw();
     if peer.uid != own && peer.uid != 0 {
         tracing::warn!(%peer, "a control connection was refused: only root and the switch's own user may");
+        let what =
+            format!("user {} may not: only root and user {own}, who runs the switch, are answered", peer.uid);
+        let mut response = response_line(0, Err(Refusal::new(RefusalKind::Denied, what)));
+        response.push(b'\n');
+        tokio::time::timeout(WRITE_TIMEOUT, stream.write_all(&response)).await??;
         return Ok(());
     }
     let (reader, mut writer) = stream.split();

@@ -156,9 +156,17 @@ fn details(rows: &[PortRow]) -> String {
         if !beside.is_empty() {
             lines.push(beside.join(", "));
         }
-        let limits = row.limits.iter().map(|limit| match limit.used {
-            Some(used) => format!("{} {} of {}", limit.name, grouped(used), grouped(limit.limit)),
-            None => format!("{} up to {}", limit.name, grouped(limit.limit)),
+        let limits = row.limits.iter().map(|limit| {
+            let refused = match limit.refused {
+                0 => String::new(),
+                n => format!(" ({} refused)", grouped(n)),
+            };
+            match limit.used {
+                Some(used) => {
+                    format!("{} {} of {}{refused}", limit.name, grouped(used), grouped(limit.limit))
+                }
+                None => format!("{} up to {}{refused}", limit.name, grouped(limit.limit)),
+            }
         });
         let limits: Vec<_> = limits.collect();
         if !limits.is_empty() {
@@ -420,7 +428,7 @@ mod tests {
             rx_frames: 1000,
             drops: [("rule".to_owned(), 3), ("tx-full".to_owned(), 4)].into(),
             queues: vec![QueueRow { queue: 0, core: 2 }],
-            limits: vec![LimitRow { name: "macs".into(), used: Some(5), limit: 1024 }],
+            limits: vec![LimitRow { name: "macs".into(), used: Some(5), limit: 1024, refused: 6 }],
             ..PortRow::default()
         }
     }
@@ -436,7 +444,7 @@ mod tests {
             [
                 "  vm0: a chain points outside memory (0x10)",
                 "  vm0: dropped: rule 3, tx-full 4",
-                "  vm0: limits: macs 5 of 1 024",
+                "  vm0: limits: macs 5 of 1 024 (6 refused)",
             ]
         );
     }

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -152,4 +153,43 @@ fn a_server_that_speaks_something_else_is_told_from_one_that_dies() {
     assert!(matches!(call(), Err(ClientError::Garbled { .. })));
     assert!(matches!(call(), Err(ClientError::Lost { .. })));
     server.join().unwrap();
+}
+
+#[test]
+fn other_users_are_told_that_they_may_not() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can be somebody else");
+        return;
+    }
+    with_switch(|path| {
+        // The folder, too, must let others in: only the switch itself is asked here.
+        let open = |path: &Path| std::fs::set_permissions(path, PermissionsExt::from_mode(0o777)).unwrap();
+        open(path);
+        open(path.parent().unwrap());
+        let path = path.to_owned();
+        let stranger = std::thread::spawn(move || {
+            // Of this thread only, as the system call has it.
+            let nobody = rustix::thread::Uid::from_raw(65534);
+            rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
+            Client::connect(&path).unwrap().call(Request::ShowPorts)
+        });
+        let Err(ClientError::Refused(refusal)) = stranger.join().unwrap() else { panic!("a refusal") };
+        assert_eq!(refusal.kind, RefusalKind::Denied);
+        assert!(refusal.message.contains("user 65534 may not"), "{}", refusal.message);
+    });
+}
+
+#[test]
+fn a_switch_that_does_not_hand_itself_over_says_so() {
+    with_switch(|path| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let error = runtime.block_on(control::handover::ask(path, 1, 2)).unwrap_err();
+        assert!(
+            matches!(&error, ClientError::Refused(refusal) if refusal.kind == RefusalKind::NotFound),
+            "{error}"
+        );
+        let nowhere = path.with_extension("none");
+        let error = runtime.block_on(control::handover::ask(&nowhere, 1, 2)).unwrap_err();
+        assert!(matches!(error, ClientError::NotRunning { .. }), "{error}");
+    });
 }

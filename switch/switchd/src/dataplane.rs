@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use bridging::{BridgePorts, Fdb};
 use packet::HugePages;
 use port::{PortCounters, PortId, RxQueue, TxQueue};
+use sandbox::{Capabilities, Role};
 use worker::{
     BridgePlane, CacheSizes, Clock, Command, Done, FaultSink, Idle, Mailbox, Pending, Plane, PortPlane,
     PuntQueue, Rules, RxSlot, TxPort, Worker, WorkerConfig, WorkerStats,
@@ -122,6 +123,12 @@ impl Dataplane {
             let (gate, opened) = std::sync::mpsc::channel();
             let thread = std::thread::Builder::new().name(format!("worker{index}")).spawn(move || {
                 pin(core);
+                // Nothing that a worker does needs a privilege.
+                match sandbox::enter(Role::Worker, Capabilities::NONE) {
+                    Ok(given_up) if index == 0 => tracing::info!("sandbox: each {given_up}"),
+                    Ok(_) => {}
+                    Err(error) => tracing::warn!("sandbox: worker {index} keeps its privileges: {error}"),
+                }
                 // A gate that goes without opening belongs to a switch that never came to run.
                 if begin == Begin::AtOnce || opened.recv().is_ok() {
                     worker.run();

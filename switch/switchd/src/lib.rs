@@ -8,6 +8,7 @@ mod bridges;
 mod dataplane;
 mod guests;
 mod ports;
+mod privileges;
 mod reconfigure;
 mod run;
 mod runtime;

@@ -5,19 +5,22 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use anyhow::Context;
 use pcap_port::{Capture, NullRx, NullTx, PcapRx, PcapTx, RecordOptions, Speed};
-use port::{InjectRx, PortId, QueueFault, RxQueue, TxQueue};
+use port::{InjectRx, PortCounters, PortId, QueueFault, RxQueue, TxQueue};
 use switch_config::{Driver, Feature, Loops, Pace, SocketMode};
 use tap_port::{TapConfig, TapFds, TapHandle, TapPort};
 use tokio::task::JoinHandle;
+use vhost_user_port::limits::Spent;
 use vhost_user_port::{
     Direction, PortConfig, PortControl, PortSocket, PortState, QueueHost, Session, Sockets,
 };
 use virtio_defs::{feature, net};
 
 use crate::dataplane::Dataplane;
+use crate::privileges;
 use crate::take_over::Descriptors;
 
 /// Frames on their way in a loop port.
@@ -35,11 +38,25 @@ pub(crate) struct RunningPort {
     pub driver: RunningDriver,
     /// Why it stopped, if a worker reported a fault of a queue that has no connection to lose.
     pub fault: Option<String>,
+    /// What its peer made us spend in the last second.
+    pub rates: Rates,
+    before: Rates,
+}
+
+/// What the peer of a port makes us spend.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Rates {
+    /// Messages read.
+    pub messages: u64,
+    /// Log lines written.
+    pub log_lines: u64,
+    /// Flows that a cache took in.
+    pub cached: u64,
 }
 
 /// A running driver.
 pub(crate) enum RunningDriver {
-    VhostUser { control: PortControl, state: Rc<RefCell<PortState>>, task: JoinHandle<()> },
+    VhostUser { control: PortControl, state: Rc<RefCell<PortState>>, spent: Arc<Spent>, task: JoinHandle<()> },
     Tap(TapHandle),
     Pcap,
     Null,
@@ -176,7 +193,14 @@ impl OpenPort {
                 then
             }
         };
-        RunningPort { id, config: self.config, driver, fault: None }
+        RunningPort {
+            id,
+            config: self.config,
+            driver,
+            fault: None,
+            rates: Rates::default(),
+            before: Rates::default(),
+        }
     }
 }
 
@@ -198,6 +222,23 @@ impl RunningPort {
             // As in `stop`.
             let _ = task.await;
         }
+    }
+
+    /// Notes what was spent since the last call. Called every second.
+    pub fn measure(&mut self, counters: &[Arc<PortCounters>]) {
+        let (messages, log_lines) = match &self.driver {
+            RunningDriver::VhostUser { spent, .. } => {
+                (spent.messages.load(Relaxed), spent.log_lines.load(Relaxed))
+            }
+            _ => (0, 0),
+        };
+        let now = Rates { messages, log_lines, cached: counters.iter().map(|c| c.cached.get()).sum() };
+        self.rates = Rates {
+            messages: now.messages - self.before.messages,
+            log_lines: now.log_lines - self.before.log_lines,
+            cached: now.cached - self.before.cached,
+        };
+        self.before = now;
     }
 
     /// Puts into force what can change while the port runs.
@@ -313,6 +354,7 @@ fn run_vhost_user(
 ) -> RunningDriver {
     let state = Rc::new(RefCell::new(session.state()));
     let host = Host { plane: plane.clone(), id, state: state.clone() };
+    let spent = session.spent();
     let (control, commands) = vhost_user_port::control();
     let name = config.name.clone();
     let failed = state.clone();
@@ -323,7 +365,7 @@ fn run_vhost_user(
         }
     });
     control.set_link(config.up);
-    RunningDriver::VhostUser { control, state, task }
+    RunningDriver::VhostUser { control, state, spent, task }
 }
 
 /// The virtio feature behind a name of the file.
@@ -350,7 +392,8 @@ fn feature_bit(f: Feature) -> u64 {
 }
 
 fn open_tap(config: &switch_config::Port, tap: &switch_config::Tap) -> anyhow::Result<OpenDriver> {
-    Ok(OpenDriver::Tap(TapPort::open(tap_config(config, tap))?))
+    let port = TapPort::open(tap_config(config, tap)).with_context(|| privileges::tap_hint(tap))?;
+    Ok(OpenDriver::Tap(port))
 }
 
 fn take_over_tap(

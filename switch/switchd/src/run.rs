@@ -17,6 +17,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use worker::{FaultReport, FaultSink};
 
 use crate::guests::{Guests, sends};
+use crate::privileges;
 use crate::reconfigure::reconfigure;
 use crate::switch::Switch;
 use crate::take_over::{Giver, Handed, Predecessor, finish, take};
@@ -50,6 +51,7 @@ pub struct RunOptions {
 /// # Errors
 /// It can't start: the message says what is missing and what to do.
 pub fn run(config: Config, options: RunOptions) -> anyhow::Result<Summary> {
+    privileges::use_all_descriptors();
     let (runtime, result) = crate::runtime::block_on(live(config, options)).context("control thread")?;
     tracing::debug!(?runtime, "ended");
     result
@@ -66,6 +68,8 @@ async fn live(config: Config, mut options: RunOptions) -> anyhow::Result<Summary
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
+    // Before any thread is started: each begins with what its parent has left.
+    privileges::give_up(&config);
     let path = config.control.socket.as_path().to_owned();
     let mut predecessor = match options.take_over {
         true => Some(Predecessor::meet(&path).await.context("take-over")?),

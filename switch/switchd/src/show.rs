@@ -1,6 +1,7 @@
 //! What the switch says about itself.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
 
 use control::{
     BridgeRow, Bucket, CacheRow, FdbRow, FlowRow, LimitRow, PortRow, PortState, PuntRow, QueueRow, Snapshot,
@@ -90,19 +91,34 @@ impl Switch {
 
     /// What the peer of a port can use up.
     fn limits(&self, port: &RunningPort) -> Vec<LimitRow> {
+        let limit = |name: &str, used: u64, limit: u64, refused: u64| LimitRow {
+            name: name.to_owned(),
+            used: Some(used),
+            limit,
+            refused,
+        };
+        let rates = port.rates;
         let mut limits = vec![];
-        let limit =
-            |name: &str, used: Option<u64>, limit: u64| LimitRow { name: name.to_owned(), used, limit };
         if let Some(bridge) = self.bridges.iter().find(|b| b.config.name == port.config.bridge) {
             let learned = u64::from(bridge.fdb.learned_on(port.id));
-            limits.push(limit("macs", Some(learned), u64::from(bridge.config.mac_limit_per_port)));
+            let most = u64::from(bridge.config.mac_limit_per_port);
+            limits.push(limit("macs", learned, most, bridge.fdb.refused_on(port.id)));
         }
-        if let RunningDriver::VhostUser { state, .. } = &port.driver {
+        if let RunningDriver::VhostUser { state, spent, .. } = &port.driver {
             let s = state.borrow();
-            limits.push(limit("memory-regions", Some(s.memory_regions as u64), s.memory_regions_max));
-            limits.push(limit("messages-per-second", None, u64::from(s.messages_per_second_max)));
+            limits.push(limit("memory-regions", s.memory_regions as u64, s.memory_regions_max, 0));
+            limits.push(limit("memory-bytes", s.memory_bytes, s.memory_bytes_max, 0));
+            let delayed = spent.messages_delayed.load(Relaxed);
+            let messages = u64::from(s.messages_per_second_max);
+            limits.push(limit("messages-per-second", rates.messages, messages, delayed));
+            let left_out = spent.log_lines_left_out.load(Relaxed);
+            let lines = u64::from(s.log_lines_per_second_max);
+            limits.push(limit("log-lines-per-second", rates.log_lines, lines, left_out));
         }
-        limits.push(limit("cached-flows-per-ms", None, u64::from(worker::INSERTS_PER_MS)));
+        let plane = self.plane.borrow();
+        let uncached = plane.counters(port.id).iter().map(|c| c.uncached.get()).sum();
+        let most = u64::from(worker::INSERTS_PER_MS) * plane.worker_count() as u64;
+        limits.push(limit("cached-flows-per-ms", rates.cached.div_ceil(1000), most, uncached));
         limits
     }
 

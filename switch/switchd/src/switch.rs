@@ -230,6 +230,10 @@ impl Switch {
 
     /// Ages addresses and rules. Called every second.
     pub fn expire(&mut self) {
+        let plane = self.plane.clone();
+        for port in self.ports.values_mut() {
+            port.measure(plane.borrow().counters(port.id));
+        }
         if self.is_handed_over {
             // The successor will.
             return;

@@ -4,10 +4,12 @@
 //! each in a directory of its own. What a scenario needs from the machine and does not find leaves it out, aloud.
 
 mod command_line;
+mod dpaa2;
 mod dpdk;
 mod kernel;
 mod linux_guests;
 mod resilience;
+mod take_over;
 mod traffic;
 
 use anyhow::Result;
@@ -124,7 +126,14 @@ impl std::fmt::Display for Tally {
 
 /// Every scenario, in the order they run: cheap ones first.
 pub fn all() -> Vec<Scenario> {
-    let families = [command_line::SCENARIOS, dpdk::SCENARIOS, kernel::SCENARIOS, linux_guests::SCENARIOS];
+    let families = [
+        command_line::SCENARIOS,
+        dpaa2::SCENARIOS,
+        dpdk::SCENARIOS,
+        kernel::SCENARIOS,
+        linux_guests::SCENARIOS,
+        take_over::SCENARIOS,
+    ];
     let copy = |s: &Scenario| Scenario::new(s.name, s.needs, s.run);
     families.into_iter().flatten().chain(resilience::scenarios()).map(copy).collect()
 }

@@ -14,7 +14,7 @@ use tap_port::TapHandle;
 use tokio::net::UnixStream;
 use vhost_user_port::PortControl;
 
-use super::{COUNTERS, HELD_LIMIT, PREPARE_LIMIT, now_ns};
+use super::{COUNTERS, HELD_LIMIT, Hurry, PREPARE_LIMIT, now_ns};
 use crate::bridges::file_rules;
 use crate::ports::RunningDriver;
 use crate::switch::Switch;
@@ -101,6 +101,7 @@ impl Giver {
         expect(stream, NoteKind::Ready, PREPARE_LIMIT).await?;
 
         let plane = self.switch.borrow().plane.clone();
+        let _hurry = Hurry::start();
         let since_ns = now_ns();
         plane.borrow_mut().hold();
         match self.hand_over_held(stream, since_ns, generations).await {

@@ -21,7 +21,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use worker::FaultSink;
 
-use super::{COUNTERS, Descriptors, HELD_LIMIT, PREPARE_LIMIT, now_ns};
+use super::{COUNTERS, Descriptors, HELD_LIMIT, Hurry, PREPARE_LIMIT, now_ns};
 use crate::bridges::{file_rules, now, rule_changes};
 use crate::dataplane::Begin;
 use crate::ports::OpenPort;
@@ -154,8 +154,10 @@ async fn take_prepared(
     }
     switch.publish();
 
+    let hurry = Hurry::start();
     Note::new(NoteKind::Ready, "").send(&mut predecessor.stream).await?;
     let note = expect(&mut predecessor.stream, NoteKind::Held, PREPARE_LIMIT).await?;
+    let arrived_ns = now_ns();
     let (held, mut fds) = read_state(note)?;
     let Stage::Held { since_ns } = held.stage else { anyhow::bail!("the running switch isn't held") };
     restore_addresses(&switch, &config, &held, &predecessor.state);
@@ -169,6 +171,7 @@ async fn take_prepared(
         let plane = switch.plane.borrow();
         restore_counters(&plane.counters(PortId(port.config().number.get()))[0], now);
     }
+    let prepared_ns = now_ns();
     let names: Vec<&str> = kept.iter().map(|(port, _)| port.config().name.as_str()).collect();
     Note::new(NoteKind::Accept, names.join("\n")).send(&mut predecessor.stream).await?;
     let ports = kept.len() as u64;
@@ -177,8 +180,18 @@ async fn take_prepared(
         kept.into_iter().map(|(port, _)| port).partition(OpenPort::is_session);
     others.into_iter().for_each(|port| switch.run_port(port, &config));
     expect(&mut predecessor.stream, NoteKind::Yours, 2 * HELD_LIMIT).await?;
+    let granted_ns = now_ns();
     switch.plane.borrow_mut().release();
+    let passed_us = |to: u64, from: u64| to.saturating_sub(from) / 1000;
+    tracing::debug!(
+        held_us = passed_us(arrived_ns, since_ns),
+        prepared_us = passed_us(prepared_ns, arrived_ns),
+        granted_us = passed_us(granted_ns, prepared_ns),
+        released_us = passed_us(now_ns(), granted_ns),
+        "where the pause went"
+    );
     let pause_us = now_ns().saturating_sub(since_ns) / 1000;
+    drop(hurry);
 
     for port in sessions.into_iter().chain(fresh) {
         switch.run_port(port, &config);

@@ -17,6 +17,10 @@ const PORT_LIMIT: Duration = Duration::from_secs(10);
 /// A second is promised; what is above is the machine's business.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
+/// Starts what follows the first argument, with that one as the file for standard output.
+const START: &str = "out=$1; shift; exec \"$@\" > \"$out\"";
+const TAKE_OVER: &str = "out=$1; shift; exec \"$@\" --take-over > \"$out\"";
+
 /// The release binary the tests run, built beforehand by `cargo xtask`.
 pub fn ringway_binary() -> PathBuf {
     target_dir().join("release/ringway")
@@ -48,7 +52,7 @@ impl Ringway {
     pub fn start_with(plan: &Plan, extra: &str) -> Result<Self> {
         std::fs::write(plan.dir.join("ringway.toml"), toml_of(plan) + extra)?;
         let summary = plan.dir.join("summary.json");
-        let process = Self::run(&plan.dir, "ringway", &summary)?;
+        let process = Self::run(&plan.dir, "ringway", &summary, START)?;
         let names = plan.ports.iter().map(|port| port.name.clone()).collect();
         let dir = plan.dir.clone();
         let mut ringway =
@@ -57,15 +61,53 @@ impl Ringway {
         Ok(ringway)
     }
 
-    fn run(dir: &Path, name: &str, summary: &Path) -> Result<Process> {
+    fn run(dir: &Path, name: &str, summary: &Path, script: &str) -> Result<Process> {
         let file = dir.join("ringway.toml");
         // Log lines go to standard error, the final summary to standard output: keep them apart.
-        let script = "out=$1; shift; exec \"$@\" > \"$out\"";
         let mut args: Vec<String> = ["-c", script, "sh"].map(String::from).into();
         args.push(summary.display().to_string());
         args.push(ringway_binary().display().to_string());
         args.extend(["run", &file.display().to_string(), "--json"].map(String::from));
         Process::start(name, dir, "sh", &args)
+    }
+
+    /// Starts another process, with this configuration instead of its own if given, that takes over. Returns when
+    /// that one answers and the old one has ended.
+    ///
+    /// # Errors
+    /// The take-over fails, or the old process doesn't end as it should.
+    pub fn take_over(&mut self, toml: Option<&str>) -> Result<()> {
+        if let Some(toml) = toml {
+            std::fs::write(self.dir.join("ringway.toml"), toml)?;
+        }
+        self.starts += 1;
+        let name = format!("ringway-{}", self.starts);
+        let successor = Self::run(&self.dir, &name, &self.summary, TAKE_OVER)?;
+        let mut old = std::mem::replace(&mut self.process, successor);
+        let status = old
+            .wait(START_LIMIT)
+            .with_context(|| format!("logs of both:\n{}\n---\n{}\n---", old.tail(), self.process.tail()))?;
+        if !status.success() {
+            bail!("the old process ended with {status}; its log:\n{}", old.tail());
+        }
+        self.wait_ready()
+    }
+
+    /// Starts another process that is to take over under the limits that `limits` (shell commands) sets, and can't.
+    /// Returns what it says.
+    ///
+    /// # Errors
+    /// It can.
+    pub fn fail_to_take_over(&mut self, limits: &str) -> Result<String> {
+        self.starts += 1;
+        let name = format!("ringway-{}", self.starts);
+        let unused = self.dir.join("unused.json");
+        let mut process = Self::run(&self.dir, &name, &unused, &format!("{limits}; {TAKE_OVER}"))?;
+        let status = process.wait(START_LIMIT)?;
+        if status.success() {
+            bail!("it ended with {status}; its log:\n{}", process.tail());
+        }
+        Ok(process.log())
     }
 
     /// Kills the switch with SIGKILL and starts another one with the same file at once. Returns when that one answers;
@@ -76,7 +118,7 @@ impl Ringway {
     pub fn kill_and_start_again(&mut self) -> Result<()> {
         self.process.kill()?;
         self.starts += 1;
-        self.process = Self::run(&self.dir, &format!("ringway-{}", self.starts), &self.summary)?;
+        self.process = Self::run(&self.dir, &format!("ringway-{}", self.starts), &self.summary, START)?;
         self.wait_ready()
     }
 
