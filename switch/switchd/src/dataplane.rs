@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Receiver, Sender};
 use std::thread::JoinHandle;
 
 use bridging::{BridgePorts, Fdb};
@@ -16,6 +16,8 @@ use worker::{
     BridgePlane, CacheSizes, Clock, Command, Done, FaultSink, Idle, Mailbox, Pending, Plane, PortPlane,
     PuntQueue, Rules, RxSlot, TxPort, Worker, WorkerConfig, WorkerStats,
 };
+
+use crate::hurry::Hurry;
 
 /// How the workers are made.
 pub struct WorkersSetup {
@@ -60,6 +62,8 @@ struct WorkerHandle {
     thread: Option<JoinHandle<()>>,
     /// What the thread of a worker that was started held waits for.
     gate: Option<Sender<()>>,
+    /// What lets such a thread begin at once when the gate opens; the thread sends it.
+    hurry: Option<Receiver<Hurry>>,
     queues: usize,
 }
 
@@ -121,8 +125,13 @@ impl Dataplane {
             let (worker, mailbox) = Worker::new(config, stats.clone(), punts.clone(), faults.clone())?;
             huge_pages &= worker.has_huge_pages();
             let (gate, opened) = std::sync::mpsc::channel();
+            let (hurries, hurry) = std::sync::mpsc::channel();
             let thread = std::thread::Builder::new().name(format!("worker{index}")).spawn(move || {
                 pin(core);
+                if begin == Begin::Held {
+                    // Before the privilege for it is gone. Nobody takes it only when the switch never comes to run.
+                    let _ = hurries.send(Hurry::start());
+                }
                 // Nothing that a worker does needs a privilege.
                 match sandbox::enter(Role::Worker, Capabilities::NONE) {
                     Ok(given_up) if index == 0 => tracing::info!("sandbox: each {given_up}"),
@@ -134,8 +143,12 @@ impl Dataplane {
                     worker.run();
                 }
             })?;
-            let gate = (begin == Begin::Held).then_some(gate);
-            workers.push(WorkerHandle { core, mailbox, stats, thread: Some(thread), gate, queues: 0 });
+            let (gate, hurry) = match begin {
+                Begin::AtOnce => (None, None),
+                Begin::Held => (Some(gate), Some(hurry)),
+            };
+            let thread = Some(thread);
+            workers.push(WorkerHandle { core, mailbox, stats, thread, gate, hurry, queues: 0 });
         }
         Ok(Dataplane {
             workers,
@@ -190,6 +203,9 @@ impl Dataplane {
         }
         for answer in pending {
             answer.wait();
+        }
+        for worker in &mut self.workers {
+            worker.hurry = None;
         }
     }
 
@@ -271,6 +287,13 @@ impl Dataplane {
         }
         self.ports.remove(&id);
         self.publish();
+    }
+
+    /// Forgets the addresses that were learned on a port.
+    pub fn forget_addresses(&self, id: PortId) {
+        self.bridges.iter().for_each(|bridge| {
+            bridge.fdb.flush(id);
+        });
     }
 
     /// Makes every worker see the switch as it is now; returns when all do. While they are held, the release

@@ -6,7 +6,9 @@
 
 mod bridges;
 mod dataplane;
+mod dpaa2;
 mod guests;
+mod hurry;
 mod ports;
 mod privileges;
 mod reconfigure;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use anyhow::Context;
+use dpaa2_port::Dpaa2Port;
 use pcap_port::{Capture, NullRx, NullTx, PcapRx, PcapTx, RecordOptions, Speed};
 use port::{InjectRx, PortCounters, PortId, QueueFault, RxQueue, TxQueue};
 use switch_config::{Driver, Feature, Loops, Pace, SocketMode};
@@ -20,6 +21,7 @@ use vhost_user_port::{
 use virtio_defs::{feature, net};
 
 use crate::dataplane::Dataplane;
+use crate::dpaa2::{self, Hardware, RunningDpaa2};
 use crate::privileges;
 use crate::take_over::Descriptors;
 
@@ -58,6 +60,7 @@ pub(crate) struct Rates {
 pub(crate) enum RunningDriver {
     VhostUser { control: PortControl, state: Rc<RefCell<PortState>>, spent: Arc<Spent>, task: JoinHandle<()> },
     Tap(TapHandle),
+    Dpaa2(RunningDpaa2),
     Pcap,
     Null,
     Loop,
@@ -72,6 +75,7 @@ pub(crate) struct OpenPort {
 enum OpenDriver {
     VhostUser { socket: PortSocket, session: Box<Session>, sockets: Sockets },
     Tap(TapPort),
+    Dpaa2(Dpaa2Port),
     Queues { rx: Box<dyn RxQueue>, tx: Box<dyn TxQueue>, then: RunningDriver },
 }
 
@@ -80,11 +84,12 @@ impl OpenPort {
     ///
     /// # Errors
     /// The driver's, naming the port.
-    pub fn open(config: &switch_config::Port) -> anyhow::Result<OpenPort> {
+    pub fn open(config: &switch_config::Port, hardware: &Hardware) -> anyhow::Result<OpenPort> {
         let driver = match &config.driver {
             Driver::VhostUser(vhost) => open_vhost_user(config, vhost),
             Driver::Tap(tap) => open_tap(config, tap),
             Driver::Pcap(pcap) => open_pcap(config, pcap, Recording::Begins),
+            Driver::Dpaa2(dpaa2) => hardware.open_port(config, dpaa2).map(OpenDriver::Dpaa2),
             Driver::Null => NullRx::new().map_err(anyhow::Error::from).map(|rx| OpenDriver::Queues {
                 rx: Box::new(rx),
                 tx: Box::new(NullTx),
@@ -104,14 +109,14 @@ impl OpenPort {
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn open_again(config: &switch_config::Port) -> anyhow::Result<OpenPort> {
+    pub fn open_again(config: &switch_config::Port, hardware: &Hardware) -> anyhow::Result<OpenPort> {
         match &config.driver {
             Driver::Pcap(pcap) => {
                 let driver = open_pcap(config, pcap, Recording::GoesOn);
                 let driver = driver.with_context(|| format!("port {}", config.name))?;
                 Ok(OpenPort { config: config.clone(), driver })
             }
-            _ => OpenPort::open(config),
+            _ => OpenPort::open(config, hardware),
         }
     }
 
@@ -123,6 +128,7 @@ impl OpenPort {
         config: &switch_config::Port,
         from: &switch_state::Driver,
         fds: &mut Descriptors,
+        hardware: &Hardware,
     ) -> anyhow::Result<OpenPort> {
         let driver = match (&config.driver, from) {
             (Driver::VhostUser(vhost), switch_state::Driver::VhostUser { .. }) => {
@@ -131,7 +137,7 @@ impl OpenPort {
             (Driver::Tap(tap), switch_state::Driver::Tap { queues, socket, counters, .. }) => {
                 take_over_tap(config, tap, queues, *socket, *counters, fds)
             }
-            _ => return OpenPort::open(config),
+            _ => return OpenPort::open(config, hardware),
         };
         let driver = driver.with_context(|| format!("port {}", config.name))?;
         Ok(OpenPort { config: config.clone(), driver })
@@ -141,12 +147,17 @@ impl OpenPort {
     ///
     /// # Errors
     /// As [`take_over`](Self::take_over).
-    pub fn settle(&mut self, from: &switch_state::Driver, fds: &mut Descriptors) -> anyhow::Result<()> {
+    pub fn settle(
+        &mut self,
+        from: &switch_state::Driver,
+        fds: &mut Descriptors,
+        hardware: &Hardware,
+    ) -> anyhow::Result<()> {
         let OpenDriver::VhostUser { session, sockets, .. } = &mut self.driver else { return Ok(()) };
         let switch_state::Driver::VhostUser { saved, .. } = from else { return Ok(()) };
         // Usually nothing has changed but positions: what is mapped stays.
         if !(sockets.has_begun(&saved.begun) && session.import_positions(&saved.session)) {
-            *self = OpenPort::take_over(&self.config, from, fds)?;
+            *self = OpenPort::take_over(&self.config, from, fds, hardware)?;
         }
         Ok(())
     }
@@ -187,6 +198,14 @@ impl OpenPort {
                     attach(plane, id, queue as u16, rx, tx);
                 }
                 RunningDriver::Tap(handle)
+            }
+            OpenDriver::Dpaa2(port) => {
+                let handle = port.handle();
+                let queues = port.into_queues();
+                for (queue, (rx, tx)) in queues.rx.into_iter().zip(queues.tx).enumerate() {
+                    attach(plane, id, queue as u16, rx, tx);
+                }
+                RunningDriver::Dpaa2(RunningDpaa2::new(&self.config.name, id, handle, plane))
             }
             OpenDriver::Queues { rx, tx, then } => {
                 attach(plane, id, 0, rx, tx);
@@ -260,7 +279,12 @@ impl RunningPort {
                     tracing::warn!(port = %config.name, %error, "the device doesn't follow its configuration");
                 }
             }
-            RunningDriver::Pcap | RunningDriver::Null | RunningDriver::Loop => {}
+            RunningDriver::Dpaa2(dpaa2) if mtu != self.config.mtu.get() => {
+                if let Err(error) = dpaa2.handle.set_frame_max(dpaa2::frame_max(mtu)) {
+                    tracing::warn!(port = %config.name, %error, "the interface doesn't follow its configuration");
+                }
+            }
+            RunningDriver::Dpaa2(_) | RunningDriver::Pcap | RunningDriver::Null | RunningDriver::Loop => {}
         }
         self.config = config.clone();
     }

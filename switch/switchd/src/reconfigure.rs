@@ -14,6 +14,7 @@ use switch_config::{Change, Config, Driver, Port};
 
 use crate::bridges::{file_rules, now};
 use crate::dataplane::Dataplane;
+use crate::dpaa2::Hardware;
 use crate::ports::OpenPort;
 use crate::switch::Switch;
 
@@ -34,7 +35,8 @@ pub(crate) async fn reconfigure(switch: &Rc<RefCell<Switch>>, new: Config) -> an
     }
     let plan = Plan::of(&diff.changes, &old);
     try_rules(&old, &new).context("nothing was changed")?;
-    let mut opened = open_all(&plan.early).context("nothing was changed")?;
+    let hardware = switch.borrow().hardware.clone();
+    let mut opened = open_all(&plan.early, &hardware).context("nothing was changed")?;
 
     for name in &plan.guests_gone {
         let guest = switch.borrow_mut().guests.take(name);
@@ -44,7 +46,7 @@ pub(crate) async fn reconfigure(switch: &Rc<RefCell<Switch>>, new: Config) -> an
         }
     }
     stop_all(switch, &plane, &plan.gone).await;
-    match open_all(&plan.late) {
+    match open_all(&plan.late, &hardware) {
         Ok(late) => opened.extend(late),
         Err(error) => {
             drop(opened);
@@ -121,6 +123,7 @@ fn shares_resource(a: &Port, b: &Port) -> bool {
     match (&a.driver, &b.driver) {
         (Driver::VhostUser(a), Driver::VhostUser(b)) => a.socket == b.socket,
         (Driver::Tap(a), Driver::Tap(b)) => a.device == b.device && a.netns == b.netns,
+        (Driver::Dpaa2(a), Driver::Dpaa2(b)) => a.dpni == b.dpni,
         (Driver::Pcap(a), Driver::Pcap(b)) => a.write.is_some() && a.write == b.write,
         _ => false,
     }
@@ -140,8 +143,8 @@ fn try_rules(old: &Config, new: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn open_all(ports: &[Port]) -> anyhow::Result<Vec<OpenPort>> {
-    ports.iter().map(OpenPort::open).collect()
+fn open_all(ports: &[Port], hardware: &Hardware) -> anyhow::Result<Vec<OpenPort>> {
+    ports.iter().map(|port| OpenPort::open(port, hardware)).collect()
 }
 
 async fn stop_all(switch: &Rc<RefCell<Switch>>, plane: &Rc<RefCell<Dataplane>>, ports: &[Port]) {
@@ -167,7 +170,8 @@ fn put_back(
     let mut this = switch.borrow_mut();
     let mut whole = true;
     for port in &plan.gone {
-        match OpenPort::open(port) {
+        let opened = OpenPort::open(port, &this.hardware);
+        match opened {
             Ok(port) => this.run_port(port, old),
             Err(lost) => {
                 whole = false;

@@ -235,6 +235,9 @@ fn state_of(port: &RunningPort) -> (PortState, Option<String>) {
             };
             (shown, s.last_error.clone())
         }
+        RunningDriver::Dpaa2(dpaa2) if port.fault.is_none() && !dpaa2.has_link() => {
+            (PortState::Down, Some("no link".to_owned()))
+        }
         _ if port.fault.is_some() => (PortState::Failed, port.fault.clone()),
         _ => (PortState::Up, None),
     }

@@ -18,6 +18,7 @@ use worker::{CacheSizes, FaultReport, FaultSink, Idle, PuntQueue};
 
 use crate::bridges::{Bridge, file_rules, now, rule_changes};
 use crate::dataplane::{Begin, BridgeSetup, Dataplane, PortSetup, WorkersSetup};
+use crate::dpaa2::Hardware;
 use crate::guests::Guests;
 use crate::ports::{OpenPort, RunningPort, placement};
 
@@ -37,6 +38,8 @@ pub(crate) struct Switch {
     pub started: Instant,
     pub notices: Vec<String>,
     pub guests: Guests,
+    /// What DPAA2 ports are on.
+    pub hardware: Hardware,
     /// Held while the configuration changes: changes take turns.
     pub changing: Arc<tokio::sync::Mutex<()>>,
     /// A successor is taking over: nothing may change that it is told only once.
@@ -68,7 +71,7 @@ impl Switch {
         // Bridges come before ports: a port that is attached may have frames at once.
         switch.publish();
         for port in &config.ports {
-            let port = OpenPort::open(port)?;
+            let port = OpenPort::open(port, &switch.hardware)?;
             switch.run_port(port, &config);
         }
         switch.publish();
@@ -129,6 +132,7 @@ impl Switch {
             started: Instant::now(),
             notices,
             guests: Guests::none(),
+            hardware: Hardware::new(config.fslmc.as_ref()),
             changing: Arc::default(),
             is_handed_over: false,
             taken_over: None,

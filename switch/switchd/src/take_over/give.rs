@@ -14,8 +14,9 @@ use tap_port::TapHandle;
 use tokio::net::UnixStream;
 use vhost_user_port::PortControl;
 
-use super::{COUNTERS, HELD_LIMIT, Hurry, PREPARE_LIMIT, now_ns};
+use super::{COUNTERS, HELD_LIMIT, PREPARE_LIMIT, now_ns};
 use crate::bridges::file_rules;
+use crate::hurry::Hurry;
 use crate::ports::RunningDriver;
 use crate::switch::Switch;
 

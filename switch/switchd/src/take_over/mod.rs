@@ -54,30 +54,6 @@ fn now_ns() -> u64 {
     crate::bridges::now().as_nanos() as u64
 }
 
-/// While frames rest, the control thread comes before everything else on its core, where the process may ask for
-/// that (CAP_SYS_NICE): each of the few times it waits for another thread would otherwise cost a time slice.
-struct Hurry {
-    before: Option<i32>,
-}
-
-impl Hurry {
-    fn start() -> Hurry {
-        let thread = rustix::thread::gettid();
-        let before = rustix::process::getpriority_process(Some(thread)).ok();
-        let hurried = rustix::process::setpriority_process(Some(thread), -20).is_ok();
-        Hurry { before: before.filter(|_| hurried) }
-    }
-}
-
-impl Drop for Hurry {
-    fn drop(&mut self) {
-        if let Some(before) = self.before {
-            // Less is always allowed.
-            let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), before);
-        }
-    }
-}
-
 /// Descriptors that came with a state, each taken once.
 pub(crate) struct Descriptors(Vec<Option<OwnedFd>>);
 

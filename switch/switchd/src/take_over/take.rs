@@ -21,9 +21,10 @@ use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use worker::FaultSink;
 
-use super::{COUNTERS, Descriptors, HELD_LIMIT, Hurry, PREPARE_LIMIT, now_ns};
+use super::{COUNTERS, Descriptors, HELD_LIMIT, PREPARE_LIMIT, now_ns};
 use crate::bridges::{file_rules, now, rule_changes};
 use crate::dataplane::Begin;
+use crate::hurry::Hurry;
 use crate::ports::OpenPort;
 use crate::switch::Switch;
 
@@ -217,7 +218,8 @@ pub(crate) async fn finish(switch: &Rc<RefCell<Switch>>, mut rest: Rest) {
     let mut this = switch.borrow_mut();
     let config = this.config.clone();
     for port in &rest.late {
-        match OpenPort::open_again(port) {
+        let opened = OpenPort::open_again(port, &this.hardware);
+        match opened {
             Ok(port) => this.run_port(port, &config),
             Err(error) => {
                 tracing::error!("not opened after the take-over: {error:#}");
@@ -233,11 +235,11 @@ fn open_ports(config: &Config, state: &State, fds: &mut Descriptors) -> anyhow::
     for port in &config.ports {
         let was = state.ports.iter().position(|was| was.name == port.name.as_str() && goes_on(port, was));
         if let Some(was) = was {
-            ports.kept.push((OpenPort::take_over(port, &state.ports[was].driver, fds)?, was));
+            ports.kept.push((OpenPort::take_over(port, &state.ports[was].driver, fds, hardware)?, was));
         } else if state.ports.iter().any(|was| needs_what_it_has(port, was)) {
             ports.late.push(port.clone());
         } else {
-            ports.fresh.push(OpenPort::open(port)?);
+            ports.fresh.push(OpenPort::open(port, hardware)?);
         }
     }
     Ok(ports)
@@ -271,6 +273,8 @@ fn needs_what_it_has(port: &switch_config::Port, was: &switch_state::Port) -> bo
     match (&port.driver, &was.driver) {
         (D::VhostUser(vhost), Driver::VhostUser { socket, .. }) => vhost.socket.as_path() == socket,
         (D::Tap(tap), Driver::Tap { device, .. }) => tap.device.as_str() == device,
+        // The container can't be opened twice.
+        (D::Dpaa2(_), Driver::Other) => true,
         // Which file the other one wrote is not known: any may be.
         (D::Pcap(pcap), Driver::Other) => pcap.write.is_some(),
         _ => false,
