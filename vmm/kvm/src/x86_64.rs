@@ -237,6 +237,14 @@ impl Vcpu {
         self.fd.set_regs(&regs).map_err(KvmError::of("KVM_SET_REGS"))
     }
 
+    /// Ticks of the processor's cycle counter in a millisecond.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn tick_khz(&self) -> Result<u32, KvmError> {
+        self.fd.get_tsc_khz().map_err(KvmError::of("KVM_GET_TSC_KHZ"))
+    }
+
     /// Where the processor stands: instruction pointer and code segment, for a message.
     ///
     /// # Errors

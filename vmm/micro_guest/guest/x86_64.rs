@@ -33,12 +33,12 @@ _start:
     lidt [idt_pointer]
     mov eax, 0x28
     ltr ax
-    // To ring 3, with the right to use ports (IOPL 3) and without interrupts.
+    // To ring 3, without interrupts.
     push 0x1b
     mov eax, offset stack_top
     sub eax, 8
     push rax
-    push 0x3002
+    push 2
     push 0x23
     mov eax, offset entered
     push rax
@@ -66,7 +66,7 @@ trapped_at:
     mov eax, offset stack_top
     sub eax, 8
     push rax
-    push 0x3002
+    push 2
     push 0x23
     mov eax, offset trapped
     push rax
@@ -100,11 +100,16 @@ idt_pointer:
     .balign 8
 gdt:
     .quad 0, 0x00af9b000000ffff, 0x00cf93000000ffff, 0x00cff3000000ffff, 0x00affb000000ffff
-    .quad 0x00008b0000000067, 0
+    .quad 0x0000890000002068, 0
 task:
     .long 0
     .quad kernel_stack_top
-    .fill 92, 1, 0
+    .fill 90, 1, 0
+    .word 104
+    // All ports are everybody's: the bitmap, and the byte of ones that ends it. (The privilege level for ports in the
+    // flags would do, but a software KVM's `iretq` doesn't load it.)
+    .fill 8192, 1, 0
+    .byte 0xff
 
     // The first 4 GiB at their own addresses, in pages of 2 MiB, for everybody.
     .balign 4096

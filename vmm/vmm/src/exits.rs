@@ -246,7 +246,10 @@ mod tests {
         [100, 200, 600].into_iter().for_each(|ns| table.add(ExitKind::PortWrite, ns));
         let rows = table.read();
         let [row] = &rows[..] else { panic!("{rows:?}") };
-        assert_eq!((row.kind, row.count, row.min_ns, row.max_ns, row.sum_ns), (ExitKind::PortWrite, 3, 100, 600, 900));
+        assert_eq!(
+            (row.kind, row.count, row.min_ns, row.max_ns, row.sum_ns),
+            (ExitKind::PortWrite, 3, 100, 600, 900)
+        );
         assert!((row.mean_ns - 300.0).abs() < 1e-9 && (row.stddev_ns - 216.024_689_946_928_75).abs() < 1e-6);
         // 200 has 8 bits, 600 has 10.
         assert_eq!((row.p50_ns, row.p99_ns), (255, 600));

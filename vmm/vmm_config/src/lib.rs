@@ -12,7 +12,7 @@
 //! ```
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -84,6 +84,20 @@ pub struct Disk {
     pub path: PathBuf,
     /// Whether the guest may only read it.
     pub read_only: bool,
+}
+
+/// Where the control socket of machine `name` is: beside that of its switch, named after both.
+pub fn control_path(switch_control: &Path, name: &str) -> PathBuf {
+    switch_control.with_file_name(format!("{}{name}.sock", control_prefix(switch_control)))
+}
+
+/// The name of the machine whose control socket has this file name, if it belongs to the switch.
+pub fn name_of_control<'f>(switch_control: &Path, file_name: &'f str) -> Option<&'f str> {
+    file_name.strip_prefix(&control_prefix(switch_control))?.strip_suffix(".sock")
+}
+
+fn control_prefix(switch_control: &Path) -> String {
+    format!("{}-vm-", switch_control.file_stem().unwrap_or_default().to_string_lossy())
 }
 
 /// A word of the file that means nothing.
@@ -381,6 +395,17 @@ mod tests {
         for bad in ["", "a/b", "..", ".hidden", "-x", "a b", "ä", &"x".repeat(33)] {
             assert!(bad.parse::<VmName>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn control_sockets_lie_beside_the_switch_and_tell_the_name() {
+        let switch = Path::new("/run/ringway/a.sock");
+        let path = control_path(switch, "vm1");
+        assert_eq!(path, Path::new("/run/ringway/a-vm-vm1.sock"));
+        let file_name = path.file_name().unwrap().to_str().unwrap();
+        assert_eq!(name_of_control(switch, file_name), Some("vm1"));
+        assert_eq!(name_of_control(switch, "a.sock"), None);
+        assert_eq!(name_of_control(Path::new("/run/b.sock"), file_name), None);
     }
 
     #[test]

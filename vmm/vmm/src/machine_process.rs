@@ -1,0 +1,504 @@
+//! The life of a machine's process.
+
+use std::fs::File;
+use std::mem::offset_of;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use devices::EventFd;
+use devices::pci::Bus;
+use devices::serial::Serial;
+use devices::virtio::net::vhost_user::{Options, Reached, VhostUserNet};
+use devices::virtio::{Memory, Notifier, Transport, net};
+use kvm::Hypervisor;
+use machine::boot::{self, Boot};
+use machine::layout;
+use machine::memory::{self, Pages};
+use micro_guest::mailbox::{self, Mailbox};
+use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic};
+use vmm_config::{Kernel, NetBackend, Vm};
+
+use crate::board::Board;
+use crate::console::Console;
+use crate::control;
+use crate::exits::VcpuExits;
+use crate::life::{End, EndKind};
+use crate::platform::KvmPlatform;
+use crate::protocol::{Answer, GuestCounts, Request, State, Status};
+use crate::vcpu::Vcpus;
+
+/// What reaches the main thread.
+pub enum Event {
+    /// The guest has powered off.
+    PowerOff,
+    /// The guest wants to start anew.
+    Reset,
+    /// The guest has ended with a code.
+    Exit(u8),
+    /// The guest has failed for good.
+    GuestCrashed(String),
+    /// The switch was reached by every device that needs it.
+    Reached,
+    /// Somebody asks.
+    Asked(Request, SyncSender<Answer>),
+    /// Somebody types.
+    Typed(Vec<u8>),
+    /// The process was told to end.
+    Terminate,
+}
+
+/// An event of a machine's n-th life, counted from 1; 0: of none in particular.
+pub type Tagged = (u64, Event);
+
+/// How long a guest that was asked to power off may take: the micro-guest, and others.
+const PATIENCE_BUILTIN: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Says what is in the way of starting this machine here, without starting it.
+///
+/// # Errors
+/// Something is missing; the message says what to do.
+pub fn check(config: &Vm) -> anyhow::Result<()> {
+    let hypervisor = Hypervisor::open()?;
+    ensure!(
+        config.cpus.get() as usize <= hypervisor.max_vcpus(),
+        "{} processors are more than the {} this hypervisor allows",
+        config.cpus.get(),
+        hypervisor.max_vcpus()
+    );
+    let readable = |what: &str, path: &std::path::Path| {
+        File::open(path).map(drop).with_context(|| format!("{what} {} can't be read", path.display()))
+    };
+    if let Kernel::File(path) = &config.kernel {
+        readable("kernel", path)?;
+    }
+    if let Some(path) = &config.initrd {
+        readable("initial file system", path)?;
+    }
+    let available = available_memory();
+    ensure!(
+        config.huge_pages || available.is_none_or(|available| config.memory.bytes() <= available),
+        "{} of memory is more than this host has free ({} MiB)",
+        config.memory,
+        available.unwrap_or(0) >> 20
+    );
+    Ok(())
+}
+
+/// Memory that can be had without swapping (`MemAvailable`).
+fn available_memory() -> Option<u64> {
+    kib_of("/proc/meminfo", "MemAvailable:").map(|kib| kib << 10)
+}
+
+fn kib_of(file: &str, key: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(file).ok()?;
+    text.lines().find_map(|line| line.strip_prefix(key))?.split_whitespace().next()?.parse().ok()
+}
+
+/// Becomes the machine. Returns when it has ended; why, is in the result.
+pub fn run(config: Vm) -> End {
+    let started = Instant::now();
+    let result = Process::new(config, started).and_then(|mut process| process.live());
+    result.unwrap_or_else(|error| End::new(EndKind::Failed, format!("{error:#}")))
+}
+
+struct Process {
+    config: Vm,
+    hypervisor: Hypervisor,
+    console: Console,
+    events: Sender<Tagged>,
+    inbox: Receiver<Tagged>,
+    machine: Machine,
+    /// Counts lives: a reset begins the next.
+    generation: u64,
+    state: State,
+    /// When the guest is not waited for any longer.
+    deadline: Option<Instant>,
+    stop_reason: String,
+    waiting: Vec<SyncSender<Answer>>,
+    started: Instant,
+    /// When the present life began.
+    life_began: Instant,
+    start_us: Option<u64>,
+    _socket: control::SocketFile,
+}
+
+impl Process {
+    fn new(config: Vm, started: Instant) -> anyhow::Result<Process> {
+        check(&config)?;
+        let hypervisor = Hypervisor::open()?;
+        let (events, inbox) = channel();
+        let record = match &config.log {
+            Some(path) => Some(
+                File::options()
+                    .append(true)
+                    .create(true)
+                    .open(path)
+                    .with_context(|| format!("log {}", path.display()))?,
+            ),
+            None => None,
+        };
+        let console = Console::new(record);
+        let socket = control::serve(&config.control, &console, &events)
+            .with_context(|| format!("control socket {}", config.control.display()))?;
+        watch_signals(&events)?;
+        let machine = Machine::new(&config, &hypervisor, &console, &events, 1)?;
+        Ok(Process {
+            config,
+            hypervisor,
+            console,
+            events,
+            inbox,
+            machine,
+            generation: 1,
+            state: State::WaitingForSwitch,
+            deadline: None,
+            stop_reason: String::new(),
+            waiting: Vec::new(),
+            started,
+            life_began: started,
+            start_us: None,
+            _socket: socket,
+        })
+    }
+
+    fn live(&mut self) -> anyhow::Result<End> {
+        loop {
+            let event = match self.deadline {
+                None => self.inbox.recv().expect("this thread holds a sender, too"),
+                Some(deadline) => {
+                    match self.inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                        Ok(event) => event,
+                        Err(RecvTimeoutError::Timeout) => {
+                            let why = format!("{}; the guest did not power off in time", self.stop_reason);
+                            return Ok(self.finish(End::new(EndKind::Stopped, why)));
+                        }
+                        Err(RecvTimeoutError::Disconnected) => {
+                            unreachable!("this thread holds a sender, too")
+                        }
+                    }
+                }
+            };
+            let (generation, event) = event;
+            if generation != 0 && generation != self.generation {
+                continue;
+            }
+            if let Some(end) = self.handle(event)? {
+                return Ok(self.finish(end));
+            }
+        }
+    }
+
+    fn finish(&mut self, end: End) -> End {
+        self.state = State::Ending;
+        self.machine.vcpus.end();
+        for waiting in self.waiting.drain(..) {
+            // Who doesn't wait any more needn't know.
+            let _ = waiting.send(Answer::Ended(end.clone()));
+        }
+        tracing::info!("{end}");
+        end
+    }
+
+    fn handle(&mut self, event: Event) -> anyhow::Result<Option<End>> {
+        Ok(match event {
+            // Asked to stop, the micro-guest reports its end, and another one powers off: both are what was wanted.
+            Event::PowerOff if self.deadline.is_some() => Some(self.stopped()),
+            Event::Exit(0) if self.deadline.is_some() => Some(self.stopped()),
+            Event::PowerOff => Some(End::new(EndKind::PowerOff, "")),
+            Event::Exit(code) => Some(End::new(EndKind::Exit(code), "")),
+            Event::GuestCrashed(why) => Some(End::new(EndKind::Crashed, why)),
+            Event::Reset if self.deadline.is_some() => Some(self.stopped()),
+            Event::Reset => {
+                self.reset()?;
+                None
+            }
+            Event::Reached => {
+                if self.state == State::WaitingForSwitch {
+                    self.machine.vcpus.resume();
+                    self.state = State::Running;
+                    self.start_us = Some(self.life_began.elapsed().as_micros() as u64);
+                }
+                None
+            }
+            Event::Typed(text) => {
+                self.machine.board.type_in(&text);
+                None
+            }
+            Event::Terminate => self.stop("told to end by a signal"),
+            Event::Asked(request, reply) => self.answer(request, reply)?,
+        })
+    }
+
+    fn stopped(&self) -> End {
+        End::new(EndKind::Stopped, self.stop_reason.clone())
+    }
+
+    /// Asks the guest to end; ends at once where there is nobody to ask.
+    fn stop(&mut self, why: &str) -> Option<End> {
+        why.clone_into(&mut self.stop_reason);
+        if self.state != State::Running || self.deadline.is_some() {
+            return Some(self.stopped());
+        }
+        let patience = match self.config.kernel {
+            Kernel::Builtin(_) => {
+                self.machine.finish_micro_guest();
+                PATIENCE_BUILTIN
+            }
+            Kernel::File(_) => {
+                self.machine.board.press_power_button();
+                PATIENCE
+            }
+        };
+        self.deadline = Some(Instant::now() + patience);
+        None
+    }
+
+    fn reset(&mut self) -> anyhow::Result<()> {
+        self.machine.vcpus.end();
+        self.generation += 1;
+        (self.state, self.life_began) = (State::WaitingForSwitch, Instant::now());
+        self.start_us = None;
+        // All of it anew: what a guest left behind in registers, memory and devices is gone for certain.
+        self.machine =
+            Machine::new(&self.config, &self.hypervisor, &self.console, &self.events, self.generation)?;
+        Ok(())
+    }
+
+    fn answer(&mut self, request: Request, reply: SyncSender<Answer>) -> anyhow::Result<Option<End>> {
+        let mut end = None;
+        let answer = match request {
+            Request::Show => Answer::Status(Box::new(self.status())),
+            Request::Pause => match self.state {
+                State::Running => {
+                    self.machine.vcpus.pause();
+                    self.state = State::Paused;
+                    Answer::Done
+                }
+                state => Answer::Refused(format!("it is {}", state.name())),
+            },
+            Request::Resume => match self.state {
+                State::Paused => {
+                    self.machine.vcpus.resume();
+                    self.state = State::Running;
+                    Answer::Done
+                }
+                state => Answer::Refused(format!("it is {}", state.name())),
+            },
+            Request::Stop { force } => {
+                if force {
+                    end = Some(End::new(EndKind::Stopped, "at once, as asked"));
+                } else {
+                    end = self.stop("as asked");
+                }
+                Answer::Done
+            }
+            Request::Reset => {
+                self.reset()?;
+                Answer::Done
+            }
+            Request::Exits { reset } => {
+                let exits = self.exits();
+                if reset {
+                    self.machine.vcpus.exits.iter().for_each(|table| table.clear());
+                }
+                Answer::Exits(exits)
+            }
+            Request::Metrics => Answer::Metrics(self.metrics()),
+            Request::Wait => {
+                self.waiting.push(reply);
+                return Ok(None);
+            }
+            Request::Console => Answer::Refused("this connection can't become a console".into()),
+        };
+        // Who asked may be gone.
+        let _ = reply.send(answer);
+        Ok(end)
+    }
+
+    fn exits(&self) -> Vec<VcpuExits> {
+        let tables = &self.machine.vcpus.exits;
+        (0..).zip(tables).map(|(vcpu, table)| VcpuExits { vcpu, rows: table.read() }).collect()
+    }
+
+    fn status(&self) -> Status {
+        let rss = |key| kib_of("/proc/self/status", key).unwrap_or(0) << 10;
+        Status {
+            name: self.config.name.to_string(),
+            state: self.state,
+            pid: std::process::id(),
+            kernel: self.config.kernel.to_string(),
+            cpus: self.config.cpus.get(),
+            memory_bytes: memory::bytes(&self.machine.memory.memory()),
+            // Guest memory is shared memory, which is counted apart.
+            overhead_bytes: rss("RssAnon:") + rss("RssFile:"),
+            uptime_s: self.started.elapsed().as_secs(),
+            resets: self.generation - 1,
+            start_us: self.start_us,
+            ports: self.config.net.iter().map(|net| net.port.clone()).collect(),
+            guest: self.machine.guest_counts(),
+        }
+    }
+
+    fn metrics(&self) -> String {
+        use std::fmt::Write;
+        let mut text = String::new();
+        let name = &self.config.name;
+        for VcpuExits { vcpu, rows } in self.exits() {
+            for row in rows {
+                let labels = format!("{{vm=\"{name}\",vcpu=\"{vcpu}\",kind=\"{}\"}}", row.kind.name());
+                // Writing to a string doesn't fail.
+                let _ = writeln!(text, "ringway_vm_exits_total{labels} {}", row.count);
+                let _ = writeln!(text, "ringway_vm_exit_nanoseconds_total{labels} {}", row.sum_ns);
+                let _ = writeln!(text, "ringway_vm_exit_nanoseconds_max{labels} {}", row.max_ns);
+            }
+        }
+        text
+    }
+}
+
+fn watch_signals(events: &Sender<Tagged>) -> anyhow::Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let events = events.clone();
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            // A terminal that goes away is nothing to a machine.
+            if signal != SIGHUP && events.send((0, Event::Terminate)).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// One life of the machine, from power-on to the next reset.
+struct Machine {
+    // The processors end first: they use all the others.
+    vcpus: Vcpus,
+    board: Arc<Board>,
+    memory: Memory,
+    is_micro_guest: bool,
+}
+
+impl Machine {
+    fn new(
+        config: &Vm,
+        hypervisor: &Hypervisor,
+        console: &Console,
+        events: &Sender<Tagged>,
+        generation: u64,
+    ) -> anyhow::Result<Machine> {
+        let pages = if config.huge_pages { Pages::Huge } else { Pages::Small };
+        let memory = memory::create(config.memory.bytes(), pages)?;
+        let vm = hypervisor.create_vm()?;
+        vm.map_memory(&memory)?;
+        let shared: Memory = GuestMemoryAtomic::new(memory.clone());
+        let platform = Arc::new(KvmPlatform(vm.clone()));
+
+        let line = |number| -> anyhow::Result<EventFd> {
+            use std::os::fd::AsFd;
+            let event = EventFd::create()?;
+            vm.attach_line(number, event.as_fd())?;
+            Ok(event)
+        };
+        let serial = Serial::new(line(layout::SERIAL_LINE)?, Box::new(console.clone()));
+        let event_line = line(layout::EVENT_LINE)?;
+
+        let mut bus = Bus::default();
+        let mut window = layout::PCI_WINDOW;
+        let mut reached = Vec::new();
+        for device in &config.net {
+            let notifier = Notifier::default();
+            let NetBackend::VhostUser { socket } = &device.backend;
+            let options = Options {
+                config: net::Config { mac: device.mac, mtu: device.mtu },
+                socket: socket.clone(),
+                queue_size: device.queue_size,
+            };
+            let backend = VhostUserNet::new(options, notifier.clone())?;
+            reached.push(backend.reached());
+            let transport = Transport::new(
+                Box::new(backend),
+                notifier,
+                platform.clone(),
+                shared.clone(),
+                bus.next_number(),
+                window,
+            )?;
+            window += Transport::WINDOW_BYTES;
+            bus.add(Arc::new(Mutex::new(transport)))?;
+        }
+        let board = Board::new(serial, bus, event_line);
+
+        let vcpus = (0..config.cpus.get()).map(|n| vm.create_vcpu(n)).collect::<Result<Vec<_>, _>>()?;
+        let boot = Boot {
+            kernel: match &config.kernel {
+                Kernel::File(path) => boot::Kernel::File(path.clone()),
+                Kernel::Builtin(_) => boot::Kernel::Builtin(micro_guest::IMAGE),
+            },
+            initrd: config.initrd.clone(),
+            command_line: command_line(config, vcpus[0].tick_khz()?),
+            cpus: config.cpus.get(),
+        };
+        let entry = boot::load(&memory, &boot)?;
+        vcpus[0].set_entry(&entry)?;
+        let vcpus = Vcpus::start(vcpus, &config.pins, &board, events, generation)?;
+        wait_for_switch(reached, events, generation)?;
+        let is_micro_guest = matches!(config.kernel, Kernel::Builtin(_));
+        Ok(Machine { vcpus, board, memory: shared, is_micro_guest })
+    }
+
+    fn finish_micro_guest(&self) {
+        let at = GuestAddress(layout::MAILBOX + offset_of!(Mailbox, request) as u64);
+        // The page is there: the machine has more memory than that.
+        let _ = self.memory.memory().store(mailbox::FINISH, at, std::sync::atomic::Ordering::Release);
+    }
+
+    fn guest_counts(&self) -> Option<GuestCounts> {
+        let memory = self.memory.memory();
+        let word = |offset: usize| {
+            let at = GuestAddress(layout::MAILBOX + offset as u64);
+            memory.load::<u64>(at, std::sync::atomic::Ordering::Relaxed).unwrap_or(0)
+        };
+        let magic = word(offset_of!(Mailbox, magic)) as u32;
+        (self.is_micro_guest && magic == mailbox::MAGIC).then(|| GuestCounts {
+            sent: word(offset_of!(Mailbox, sent)),
+            received: word(offset_of!(Mailbox, received)),
+            lost: word(offset_of!(Mailbox, lost)),
+            disordered: word(offset_of!(Mailbox, disordered)),
+            foreign: word(offset_of!(Mailbox, foreign)),
+            turns: word(offset_of!(Mailbox, turns)),
+            kicks: word(offset_of!(Mailbox, kicks)),
+        })
+    }
+}
+
+/// Sends [`Event::Reached`] when every device has found its switch.
+fn wait_for_switch(reached: Vec<Reached>, events: &Sender<Tagged>, generation: u64) -> anyhow::Result<()> {
+    let events = events.clone();
+    std::thread::Builder::new().name("waiting".into()).spawn(move || {
+        for device in reached {
+            while !device.wait(Duration::from_secs(3600)) {}
+        }
+        let _ = events.send((generation, Event::Reached));
+    })?;
+    Ok(())
+}
+
+/// The guest's command line: what the user says, and for the micro-guest what it can't find out.
+fn command_line(config: &Vm, tick_khz: u32) -> String {
+    match config.kernel {
+        Kernel::File(_) => config.command_line.clone(),
+        Kernel::Builtin(mode) => format!(
+            "{} mode={} ecam={:#x} mailbox={:#x} memory={:#x} tick_khz={tick_khz}",
+            config.command_line,
+            mode.word(),
+            layout::ECAM,
+            layout::MAILBOX,
+            config.memory.bytes().min(layout::GAP_START),
+        ),
+    }
+}
