@@ -36,6 +36,7 @@ targets! {
     segmentation: headers::fuzz::fuzz_segmentation,
     session_state: session_state,
     split_ring: virtqueue::fuzz::fuzz_split,
+    switch_state: switch_state::fuzz_state,
     vhost_user_messages: vhost_user::fuzz::fuzz_messages,
     vhost_user_session: vhost_user_port::fuzz::fuzz_session,
 }
