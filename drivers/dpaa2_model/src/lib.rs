@@ -43,6 +43,7 @@ mod ni;
 mod parse;
 mod portal;
 mod qman;
+pub mod remote;
 mod wire;
 mod wriop;
 

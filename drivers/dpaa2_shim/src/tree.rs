@@ -22,6 +22,8 @@ impl Tree {
     /// Makes the tree. A container's IOMMU group has the container's number, which is never 0: DPDK takes 0 for "open".
     pub fn new(backend: &dyn Backend) -> io::Result<Self> {
         let root = std::env::temp_dir().join(format!("dpaa2-shim-{}", std::process::id()));
+        // Of a program this process was before, or one that was killed.
+        let _ = fs::remove_dir_all(&root);
         let directory = |path: &str| {
             let path = root.join(path);
             fs::create_dir_all(&path).map(|()| path)
