@@ -234,6 +234,31 @@ fn requests_of_features_that_were_not_negotiated_are_refused() {
 }
 
 #[test]
+fn a_guest_gets_no_more_addresses_than_its_share() {
+    let share = MEMORY_BYTES as u64;
+    let config = PortConfig { memory_bytes_max: share, ..PortConfig::default() };
+    let mut rig = Rig::with(Wants::split(), config);
+    rig.expect_done(rig.mem_table());
+    let fd = rig.memory.fd();
+    rig.expect_refused(Request::AddMemReg(region(7, 4096), fd));
+    let table = [(region(0, share), rig.memory.fd()), (region(7, u64::MAX / 2), rig.memory.fd())];
+    rig.expect_refused(Request::SetMemTable(table.into()));
+    assert_eq!(rig.session.state().memory_bytes, share, "what it had stays");
+}
+
+#[test]
+fn what_a_guest_makes_us_spend_is_counted() {
+    let config = PortConfig { messages_per_second: 10, ..PortConfig::default() };
+    let mut session = Session::new("port", config);
+    let spent = session.spent();
+    let now = std::time::Instant::now();
+    let waits = (0..15).filter(|_| !session.wait_to_read(now).is_zero()).count();
+    let counted = |n: &std::sync::atomic::AtomicU64| n.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!((counted(&spent.messages), counted(&spent.messages_delayed)), (15, 5));
+    assert_eq!(waits, 5);
+}
+
+#[test]
 fn a_ring_starts_with_the_last_of_what_it_needs_in_any_order() {
     let orders = permutations(6);
     assert_eq!(orders.len(), 720);

@@ -22,7 +22,6 @@ pub fn report_violations() -> Result<(), SandboxError> {
         sa_sigaction: refused as *const () as usize,
         sa_mask: empty_set(),
         sa_flags: libc::SA_SIGINFO | libc::SA_NODEFER,
-        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
         sa_restorer: None,
     };
     // SAFETY: the handler is of the kind that SA_SIGINFO announces, makes no calls but `write`, and the action lives
