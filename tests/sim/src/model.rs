@@ -267,17 +267,11 @@ fn only_normal(job: &Job<'_>, bridge: &ViewBridge, frame: &WireFrame, out: &mut 
     // Learned first: both answers are those of after.
     let now = forward(job, bridge, frame, false);
     let earlier = forward(job, bridge, frame, true);
-    let chosen = if now == earlier {
-        &now
-    } else if outcome(job, bridge, frame, &earlier).is_empty() {
-        // The burst itself moved its destination to where it came from; either way the frame goes nowhere.
-        out.unsure = true;
-        &now
-    } else {
-        // What left tells which answer was given.
-        let left = frames::tail(&frame.bytes).is_some_and(|tail| job.left.contains(&tail.id));
-        if left { &earlier } else { &now }
-    };
+    // The burst itself has moved its destination to where it comes from. What left tells which answer was given; when
+    // nothing did, the frame went nowhere for one of several reasons.
+    let left = frames::tail(&frame.bytes).is_some_and(|tail| job.left.contains(&tail.id));
+    let chosen = if now != earlier && left { &earlier } else { &now };
+    out.unsure |= now != earlier && !left;
     match chosen {
         Forward::Drop(reason) => job.from.count_drop(*reason),
         forward => {
@@ -285,11 +279,6 @@ fn only_normal(job: &Job<'_>, bridge: &ViewBridge, frame: &WireFrame, out: &mut 
             finish(job, outputs, DropReason::VlanOut);
         }
     }
-}
-
-/// The queues this would reach, without counting.
-fn outcome(job: &Job<'_>, bridge: &ViewBridge, frame: &WireFrame, forward: &Forward) -> Vec<TxId> {
-    receivers(job, bridge, frame, forward).into_iter().filter_map(|(to, _)| live_queue(job, to)).collect()
 }
 
 /// What the bridge answers; the lookup as it is now, or as it was before the burst.

@@ -27,7 +27,8 @@ impl Vocabulary {
             self.matches.len() - 1
         });
         assert!(number < 1000, "no run has so many rules");
-        rng.usize(..4) * 1000 + number
+        // Priority 0 is that of the rule for everything else.
+        rng.usize(..4) * 1000 + number + 1
     }
 
     /// A match there was, with one of its priorities: what a strict change names.

@@ -58,7 +58,8 @@ impl Stations {
         self.lines.insert((vlan, mac), Line { port, seen_secs, is_static: false });
     }
 
-    fn learned_on(&self, port: u16) -> usize {
+    /// Addresses learned on a port.
+    pub fn learned_on(&self, port: u16) -> usize {
         self.lines.values().filter(|line| line.port == port && !line.is_static).count()
     }
 

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::fmt::Write as _;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -29,6 +30,9 @@ const BASE_SECS: u32 = 1000;
 pub const PORTS: usize = 24;
 /// The queue number of frames of the switch's own.
 pub const INJECT_QUEUE: u16 = u16::MAX;
+
+/// Marks flows of a peer that may break its rings, and with them their order.
+pub const BROKEN_FLOW: u32 = 1 << 31;
 
 /// Something that must not be.
 pub type Violation = String;
@@ -90,7 +94,9 @@ impl Outbound {
             }
         }
         frames::check(frame).map_err(|what| format!("{what}: {}", describe(frame)))?;
-        if let Some(tail) = frames::tail(&frame.bytes) {
+        if let Some(tail) = frames::tail(&frame.bytes)
+            && tail.flow & BROKEN_FLOW == 0
+        {
             let last = self.last.entry(tail.flow).or_insert(tail.seq);
             if *last > tail.seq {
                 return Err(format!("frame {} of flow {} arrived after {last}", tail.seq, tail.flow));
@@ -485,10 +491,39 @@ impl Switch {
             }
         }
         let events = std::mem::take(&mut *self.log.lock().expect("no holder panics"));
-        let sure = self.judge(worker, &events)?;
-        self.compare(sure)?;
+        let judged = self.judge(worker, &events).and_then(|sure| self.compare(sure));
+        judged.map_err(|what| format!("{what}\nin this turn of worker {worker}:\n{}", self.tell(&events)))?;
         self.frames_received += frames as u64;
         Ok(frames)
+    }
+
+    /// What happened, a line for each call of a queue that moved a frame.
+    fn tell(&self, events: &[Event]) -> String {
+        let mut out = String::new();
+        for event in events {
+            let (what, queue, port, frames, counted, fault) = match event {
+                Event::Received { rx, frames, counted, fault } => {
+                    ("received from", rx.0, self.rx[rx].port, frames, counted, fault)
+                }
+                Event::Transmitted { tx, frames, counted, fault } => {
+                    ("gave to", tx.0, self.tx[tx].port, frames, counted, fault)
+                }
+                Event::Counted { .. } => continue,
+            };
+            if frames.is_empty() && fault.is_none() {
+                continue;
+            }
+            let drops: Vec<_> = port::DropReason::ALL
+                .iter()
+                .filter(|&&reason| counted.dropped(reason) > 0)
+                .map(|&reason| format!("{} {}", counted.dropped(reason), reason.name()))
+                .collect();
+            let _ = writeln!(out, "  {what} queue {queue} of port {port}, drops {drops:?}, fault {fault:?}:");
+            for frame in frames {
+                let _ = writeln!(out, "    {}", describe(frame));
+            }
+        }
+        out
     }
 
     /// Ends a worker's sleep, as it does itself when it was notified.
@@ -828,6 +863,15 @@ impl Switch {
                 let odd = real.iter().find(|e| !expected.contains(e));
                 let missing = expected.iter().find(|e| !real.contains(e));
                 return Err(format!("bridge {n} knows {odd:?}, and doesn't know {missing:?}"));
+            }
+            for port in 0..PORTS as u16 {
+                let learned = bridge.stations.borrow().learned_on(port);
+                if bridge.fdb.learned_on(PortId(port)) as usize != learned {
+                    let counted = bridge.fdb.learned_on(PortId(port));
+                    return Err(format!(
+                        "bridge {n} counts {counted} stations on port {port}, there are {learned}"
+                    ));
+                }
             }
             for rule in bridge.tables.dump(&flow_text::FlowFilter::default(), self.time()) {
                 let sum = |credits: &[Credits]| {

@@ -20,7 +20,8 @@ use crate::guest::{Guest, GuestSpec};
 use crate::rules::{self, Vocabulary};
 use crate::stations::number;
 use crate::switch::{
-    Answer, HZ, INJECT_QUEUE, Inbound, Outbound, PORTS, Room, Sent, Switch, Violation, take_apart,
+    Answer, BROKEN_FLOW, HZ, INJECT_QUEUE, Inbound, Outbound, PORTS, Room, Sent, Switch, Violation,
+    take_apart,
 };
 use crate::trace::Trace;
 use crate::traffic::{self, Abilities};
@@ -686,7 +687,8 @@ impl World {
         let shape = traffic::flow(&mut self.rng, port, can);
         let queue = self.rng.usize(..queues);
         trace!(self, "port {port}.{queue} has flow {}: {shape:x?}", self.next_flow);
-        Flow { id: self.next_flow, next: 0, shape, queue }
+        let broken = if self.hostile == Some(port) { BROKEN_FLOW } else { 0 };
+        Flow { id: self.next_flow | broken, next: 0, shape, queue }
     }
 
     fn give_rx(
@@ -1022,7 +1024,7 @@ impl World {
         (shape.segment, shape.payload) = (None, 24);
         for n in 0..count {
             shape.src = [2, 1, 0, 0, (n >> 8) as u8, n as u8];
-            let frame = frames::build(&shape, self.next_frame, u32::MAX - n, 0);
+            let frame = frames::build(&shape, self.next_frame, BROKEN_FLOW - 1 - n, 0);
             self.next_frame += 1;
             wire.send(frame.clone());
             let mut lane = peer.inbound[0].borrow_mut();
