@@ -161,6 +161,16 @@ fn guests_come_and_go_with_the_file() {
 }
 
 #[test]
+fn a_wrong_port_is_refused_by_its_keys() {
+    let running = Running::start(&vhost("vm0"));
+    let output = running.ask(&["port", "add", "vm1", "bridge=br0", "driver=nul", "mtu=1"]);
+    let error = String::from_utf8(output.stderr).expect("UTF-8");
+    assert!(!output.status.success() && error.contains("driver: ") && error.contains("null"), "{error}");
+    assert!(!error.contains("line "), "{error}");
+    assert_eq!(running.ports(), ["vm0"]);
+}
+
+#[test]
 fn what_is_fixed_while_the_switch_runs_is_refused_by_name() {
     let running = Running::start(&vhost("vm0"));
     let error = running.reload("[memory]\npool_buffers = 1000\n").unwrap_err();

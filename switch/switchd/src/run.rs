@@ -256,6 +256,16 @@ async fn reload(switch: &Rc<RefCell<Switch>>) -> anyhow::Result<Vec<String>> {
     reconfigure(switch, new).await
 }
 
+/// What is wrong with the keys of a port to be added: they stand in no file, so places in one say nothing.
+fn port_errors(errors: &switch_config::ConfigErrors) -> String {
+    let say = |error: &switch_config::ConfigError| {
+        let key = error.path.rsplit_once("].").map_or(error.path.as_str(), |(_, key)| key);
+        let allowed = error.allowed.as_ref().map(|allowed| format!(" (allowed: {allowed})"));
+        format!("{key}: {}{}", error.what, allowed.unwrap_or_default())
+    };
+    errors.all().iter().map(say).collect::<Vec<_>>().join("\n")
+}
+
 struct Handler {
     switch: Rc<RefCell<Switch>>,
     giver: Giver,
@@ -301,7 +311,7 @@ impl control::Handler for Handler {
                 let text = format!("{}\n[[port]]\n{port}\n", switch_config::print(&this().config));
                 let context = switch_config::this_machine().after(&this().config);
                 let new = switch_config::parse(&text, &context)
-                    .map_err(|errors| Refusal::new(RefusalKind::Invalid, errors.to_string()))?;
+                    .map_err(|errors| Refusal::new(RefusalKind::Invalid, port_errors(&errors)))?;
                 self.reconfigure(new).await?
             }
             Request::PortDel { name } => {
