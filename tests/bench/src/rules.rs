@@ -71,7 +71,8 @@ pub(crate) fn masked_rules6(count: u32, from: &str, to: &str) -> Vec<String> {
     let upper = |bits: u32| u128::MAX.checked_shl(128 - bits).unwrap_or(0);
     (0..count)
         .map(|i| {
-            let (dst_bits, rest) = (i.min(108), i.saturating_sub(108));
+            let bits = skip_short(i);
+            let (dst_bits, rest) = (bits.min(108), skip_short(bits.saturating_sub(108)));
             let (src_bits, rest) = (rest.min(128), rest.saturating_sub(128));
             let (sport_bits, dport_bits) = (rest.min(16), rest.saturating_sub(16));
             let mut rule = format!("priority={},in_port={from},udp6", MASKED - i);
@@ -88,6 +89,11 @@ pub(crate) fn masked_rules6(count: u32, from: &str, to: &str) -> Vec<String> {
             rule + &format!(",actions=output:{to}")
         })
         .collect()
+}
+
+/// No bits, or three at least: the mask `8000::ff` is a prefix of 8000 bits to ovs-ofctl.
+fn skip_short(bits: u32) -> u32 {
+    if bits == 0 { 0 } else { bits + 2 }
 }
 
 /// A mask of the `count` most significant bits.
@@ -160,6 +166,6 @@ mod tests {
             rule.contains(",ipv6_dst=fd01::ff/ffff:ffff:ffff:ffff:ffff:ffff:fff0:ff,ipv6_src=fd00::1/ffff"),
             "{rule}"
         );
-        assert!(rule.contains(",tp_src=0x3e8/0xffff,tp_dst=0xe9/0xe0ff"), "{rule}");
+        assert!(rule.contains(",tp_src=0x3e8/0xffff,tp_dst=0x2e9/0xfeff"), "{rule}");
     }
 }

@@ -72,7 +72,7 @@ pub(crate) static FORWARDING: Section = Section {
 pub(crate) static FLOWS: Section = Section {
     name: "flows",
     title: "Flows and masks",
-    note: "64-byte frames whose flows are spread evenly over rules with this many different masks.",
+    note: "64-byte frames whose flows are spread evenly over rules with this many different masks, which look at no other bits.",
     columns: &[MPPS, CYCLES],
     compared: Some(("cycles_per_frame", Better::Less)),
 };
@@ -80,8 +80,8 @@ pub(crate) static FLOWS: Section = Section {
 pub(crate) static LOOKUP: Section = Section {
     name: "lookup",
     title: "Look-up cost against number of masks",
-    note: "70-byte IPv6 frames in one direction; hits: so many flows, all of them known to the rules; misses: every frame has headers never \
-           seen, and no rule but the last is for it. Shares say which cache answered (OVS: EMC and SMC count as exact).",
+    note: "70-byte IPv6 frames in one direction; a last rule looks at all of them. Hits: so many flows; misses: every frame has headers never seen, and only \
+           a catch-all is for it. Shares say which cache answered (OVS: EMC and SMC count as exact).",
     columns: &[
         MPPS,
         CYCLES,

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use lab::Process;
-use lab::switch::{OvsDpdk, Ringway, Switch, System, ringway_binary};
+use lab::switch::{OvsDpdk, PortKind, Ringway, Switch, System, ringway_binary};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::path::Path;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::measure::{Bench, Measure, Outcome, SWITCHES, figures, work_since};
 use crate::section::{STREAM, Section};
 
+const CONNECT: Duration = Duration::from_secs(1);
 const END: Duration = Duration::from_secs(10);
 
 /// A stream.
@@ -27,7 +28,7 @@ impl TcpStream {
     fn guest(&self, bench: &Bench<'_>, dir: &Path, index: usize, socket: &Path) -> Result<Process> {
         let core = bench.options.load_core.to_string();
         let mut args: Vec<String> =
-            ["guest", "--mode", "host", "--json", "--socket"].map(String::from).into();
+            ["guest", "--mode", "host", "--json", "--server", "--socket"].map(String::from).into();
         args.push(socket.display().to_string());
         args.extend(["--address".into(), format!("10.0.0.{}/24", index + 1)]);
         args.extend(["--ring-size".into(), "1024".into()]);
@@ -62,7 +63,11 @@ impl Measure for TcpStream {
         _wanted: &dyn Fn(&str) -> bool,
     ) -> Result<Vec<(String, Outcome)>> {
         let dir = bench.dir()?;
-        let plan = bench.plan(dir.path(), 2, Vec::new());
+        let mut plan = bench.plan(dir.path(), 2, Vec::new());
+        // OVS-DPDK's segmentation offload is for its client mode.
+        for port in &mut plan.ports {
+            port.kind = PortKind::VhostUser { listens: false };
+        }
         // Off unless it is asked for, since it cannot be changed while OVS runs.
         let tso = ["userspace-tso-enable=true"];
         let mut switch: Box<dyn Switch> = match system {
@@ -73,6 +78,8 @@ impl Measure for TcpStream {
             let mut taker = self.guest(bench, dir.path(), 1, &plan.socket(1))?;
             let mut sender = self.guest(bench, dir.path(), 0, &plan.socket(0))?;
             let before = switch.work()?;
+            // A switch that looks for its guests once a second finds them a second later.
+            std::thread::sleep(CONNECT);
             std::thread::sleep(Duration::from_secs_f64(bench.seconds(5.0)));
             let work = work_since(before, switch.work()?);
             let reports = [report(&mut sender)?, report(&mut taker)?];

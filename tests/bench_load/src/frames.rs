@@ -20,11 +20,11 @@ pub struct Template {
 }
 
 impl Template {
-    /// A frame of `size` bytes between the ports with these addresses.
+    /// A frame of `size` bytes between the ports with these addresses. Random headers are the same for the same `seed`.
     ///
     /// # Panics
     /// When the headers do not fit.
-    pub fn new(headers: Headers, size: usize, from: u8, to: u8) -> Template {
+    pub fn new(headers: Headers, size: usize, from: u8, to: u8, seed: u64) -> Template {
         let is_v6 = matches!(headers, Headers::Flows6(_) | Headers::Random6);
         let ip = if is_v6 { IPV6 } else { IPV4 };
         assert!(size >= ETHERNET + ip + UDP, "{size} bytes");
@@ -49,7 +49,8 @@ impl Template {
         // No UDP checksum: nobody on the way computes one.
         frame.extend([0, 0]);
         frame.resize(size, 0);
-        Template { frame, headers, next: 0, random: 0x9e37_79b9_7f4a_7c15 ^ u64::from(from) }
+        // Not zero, which would stay zero.
+        Template { frame, headers, next: 0, random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1 }
     }
 
     /// The frame as it is before anything is changed.
@@ -127,7 +128,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     fn frames(headers: Headers, count: usize) -> Vec<Vec<u8>> {
-        let mut template = Template::new(headers, 64, 1, 2);
+        let mut template = Template::new(headers, 64, 1, 2, 7);
         let mut frame = template.frame().to_vec();
         let mut next = || {
             template.vary(|offset, bytes| frame[offset..offset + bytes.len()].copy_from_slice(bytes));
@@ -163,10 +164,10 @@ mod tests {
 
     #[test]
     fn lengths_agree_with_the_frame() {
-        let v4 = Template::new(Headers::Flows(1), 1514, 1, 2);
+        let v4 = Template::new(Headers::Flows(1), 1514, 1, 2, 7);
         assert_eq!(u16::from_be_bytes([v4.frame()[16], v4.frame()[17]]), 1500);
         assert_eq!(u16::from_be_bytes([v4.frame()[38], v4.frame()[39]]), 1480);
-        let v6 = Template::new(Headers::Flows6(1), 70, 1, 2);
+        let v6 = Template::new(Headers::Flows6(1), 70, 1, 2, 7);
         assert_eq!(u16::from_be_bytes([v6.frame()[18], v6.frame()[19]]), 16);
         assert_eq!(v6.stamp_at(), 62);
     }

@@ -131,7 +131,8 @@ impl Running {
         if from >= ports.len() || to >= ports.len() {
             bail!("a stream from {from} to {to}, and {} ports", ports.len());
         }
-        let template = Template::new(headers, size, ports[from].address, ports[to].address);
+        // Another seed for each phase: what was random before is not to come again.
+        let template = Template::new(headers, size, ports[from].address, ports[to].address, now());
         if stamped && template.stamp_at() + 8 > size {
             bail!("{size} bytes have no room for a time");
         }
