@@ -45,12 +45,14 @@ pub(crate) fn check(file: File, context: &Context, reader: &mut Reader<'_>) -> O
     let memory = table(file.memory, &file.place, checker.reader);
     let control = table(file.control, &file.place, checker.reader);
     let control = checker.control(control);
+    let has_fslmc = file.fslmc.is_some();
+    let fslmc = file.fslmc.map(|keys| checker.fslmc(keys));
     let bridge_keys = list(file.bridge);
     let port_keys = list(file.port);
     let bridge_names = Names::of(bridge_keys.iter().map(|keys| &keys.name), "bridge", checker.reader);
     let port_names = Names::of(port_keys.iter().map(|keys| &keys.name), "port", checker.reader);
 
-    let ports = checker.ports(port_keys, &bridge_names, cores.as_deref());
+    let ports = checker.ports(port_keys, &bridge_names, cores.as_deref(), has_fslmc);
     let flows = list(file.flow)
         .into_iter()
         .filter_map(|keys| checker.flow(keys, &bridge_names, &port_names, &ports))
@@ -63,6 +65,10 @@ pub(crate) fn check(file: File, context: &Context, reader: &mut Reader<'_>) -> O
             pool_buffers: memory.pool_buffers?.value.get(),
         },
         control: control?,
+        fslmc: match fslmc {
+            Some(fslmc) => Some(fslmc?),
+            None => None,
+        },
         bridges: bridge_keys.into_iter().filter_map(bridge).collect(),
         ports,
         flows,
@@ -259,6 +265,7 @@ impl Checker<'_, '_, '_> {
         keys: Vec<PortKeys>,
         bridges: &Names<BridgeName>,
         cores: Option<&[CpuId]>,
+        has_fslmc: bool,
     ) -> Vec<Port> {
         if let Some(excess) = keys.get(PORTS_MAX) {
             let what = format!("{} ports are too many", keys.len());
@@ -267,6 +274,7 @@ impl Checker<'_, '_, '_> {
         let mut numbers = self.numbers(&keys).into_iter();
         let mut devices = Unique::default();
         let mut captures = Unique::default();
+        let mut interfaces = Unique::default();
         let mut macs = Unique::default();
         let ports = keys.into_iter().filter_map(|keys| {
             let number = numbers.next().expect("one for each port");
@@ -276,6 +284,13 @@ impl Checker<'_, '_, '_> {
             let vlan = self.vlan(&keys);
             let placement = self.placement(&keys, cores);
             let driver = self.driver(&keys, number, &mut macs);
+            if let (Some(Driver::Dpaa2(dpaa2)), Some(dpni)) = (&driver, &keys.dpni) {
+                interfaces.claim(dpaa2.dpni, dpaa2.dpni, &dpni.place, self.reader);
+                if !has_fslmc {
+                    let what = "driver = \"dpaa2\" needs the section `[fslmc]`";
+                    self.reader.missing(&keys.place, what, Some("`bus` and `container`".to_owned()));
+                }
+            }
             match (&driver, &keys.device, &keys.write) {
                 (Some(Driver::Tap(tap)), device, _) => {
                     let place = device.as_ref().map_or(&keys.place, |at| &at.place);
@@ -399,11 +414,15 @@ impl Checker<'_, '_, '_> {
                 (place(&keys.socket), "socket", &["vhost-user"]),
                 (place(&keys.mode), "mode", &["vhost-user"]),
                 (place(&keys.permissions), "permissions", &["vhost-user"]),
-                (place(&keys.mac), "mac", &["vhost-user"]),
+                (place(&keys.mac), "mac", &["vhost-user", "dpaa2"]),
                 (place(&keys.features_off), "features_off", &["vhost-user"]),
                 (place(&keys.device), "device", &["tap"]),
                 (place(&keys.netns), "netns", &["tap"]),
                 (place(&keys.persistent), "persistent", &["tap"]),
+                (place(&keys.dpni), "dpni", &["dpaa2"]),
+                (place(&keys.pool), "pool", &["dpaa2"]),
+                (place(&keys.tx_pool), "tx_pool", &["dpaa2"]),
+                (place(&keys.checksums), "checksums", &["dpaa2"]),
                 (place(&keys.read), "read", &["pcap"]),
                 (place(&keys.write), "write", &["pcap"]),
                 (place(&keys.rate), "rate", &["pcap"]),
@@ -416,6 +435,7 @@ impl Checker<'_, '_, '_> {
             DriverKind::VhostUser => self.vhost_user(keys, number, macs).map(Driver::VhostUser),
             DriverKind::Tap => self.tap(keys).map(Driver::Tap),
             DriverKind::Pcap => self.pcap(keys).map(Driver::Pcap),
+            DriverKind::Dpaa2 => self.dpaa2(keys, macs).map(Driver::Dpaa2),
             DriverKind::Null => Some(Driver::Null),
             DriverKind::Loop => Some(Driver::Loop),
         }
@@ -479,6 +499,56 @@ impl Checker<'_, '_, '_> {
             netns: keys.netns.as_ref().map(|at| at.value.clone()),
             persistent: keys.persistent.as_ref().is_some_and(|at| at.value),
         })
+    }
+
+    fn dpaa2(&mut self, keys: &PortKeys, macs: &mut Unique<MacAddr>) -> Option<Dpaa2> {
+        for (missing, key, allowed) in [
+            (keys.dpni.is_none(), "dpni", "an interface of the container, such as \"dpni.1\""),
+            (keys.pool.is_none(), "pool", "a buffer pool of the container, such as \"dpbp.1\""),
+        ] {
+            if missing {
+                let what = format!("driver = \"dpaa2\" needs the key `{key}`");
+                self.reader.missing(&keys.place, &what, Some(allowed.to_owned()));
+            }
+        }
+        if let Some(at) = &keys.mac {
+            macs.claim(at.value, at.value, &at.place, self.reader);
+        }
+        let pool = keys.pool.as_ref()?.value;
+        Some(Dpaa2 {
+            dpni: keys.dpni.as_ref()?.value,
+            pool,
+            tx_pool: keys.tx_pool.as_ref().map_or(pool, |at| at.value),
+            mac: keys.mac.as_ref().map(|at| at.value),
+            checksums: keys.checksums.as_ref().is_none_or(|at| at.value),
+        })
+    }
+
+    fn fslmc(&mut self, keys: At<FslmcKeys>) -> Option<Fslmc> {
+        let At { value: keys, place } = keys;
+        let bus = match (keys.bus?.value, &keys.board) {
+            (BusKind::Vfio, None) => Some(FslmcBus::Vfio),
+            (BusKind::Vfio, Some(board)) => {
+                let what = "`board` has no meaning with bus = \"vfio\"";
+                self.reader.error(&board.place, what, Some("bus = \"model\"".to_owned()));
+                None
+            }
+            (BusKind::Model, Some(board)) => self.file(board).map(|board| FslmcBus::Model { board }),
+            (BusKind::Model, None) => {
+                let what = "bus = \"model\" needs the key `board`";
+                self.reader.missing(&place, what, Some("a file that describes the hardware".to_owned()));
+                None
+            }
+        };
+        let mut unique = Unique::default();
+        let pools = list(keys.pool).into_iter().filter_map(|keys| {
+            let dpbp = keys.dpbp?;
+            unique.claim(dpbp.value, dpbp.value, &dpbp.place, self.reader);
+            let (buffers, buffer_bytes) = (keys.buffers?.value.get(), keys.buffer_bytes?.value.get());
+            Some(Pool { dpbp: dpbp.value, buffers, buffer_bytes })
+        });
+        let pools = pools.collect();
+        Some(Fslmc { bus: bus?, container: keys.container?.value, pools })
     }
 
     fn pcap(&mut self, keys: &PortKeys) -> Option<Pcap> {

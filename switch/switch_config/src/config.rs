@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crate::read::words;
 use crate::types::{
-    BridgeName, CpuId, FileMode, GuestName, HostAddr, IfName, MacAddr, Mtu, NetnsName, PortName, PortNumber,
-    QueuePairs, SocketPath, VlanId,
+    BridgeName, CpuId, Dpbp, Dpni, Dprc, FileMode, GuestName, HostAddr, IfName, MacAddr, Mtu, NetnsName,
+    PortName, PortNumber, QueuePairs, SocketPath, VlanId,
 };
 
 /// A whole configuration, checked: names are unique, every reference leads somewhere, numbers are in range.
@@ -23,6 +23,8 @@ pub struct Config {
     pub memory: Memory,
     /// `[control]`
     pub control: Control,
+    /// `[fslmc]`
+    pub fslmc: Option<Fslmc>,
     /// `[[bridge]]`, in the order of the file.
     pub bridges: Vec<Bridge>,
     /// `[[port]]`, in the order of the file.
@@ -264,6 +266,8 @@ pub enum Driver {
     Tap(Tap),
     /// Capture files.
     Pcap(Pcap),
+    /// A network interface of DPAA2.
+    Dpaa2(Dpaa2),
     /// Receives nothing, takes everything.
     Null,
     /// Receives what is sent to it.
@@ -282,6 +286,7 @@ impl Driver {
             Driver::VhostUser(_) => DriverKind::VhostUser,
             Driver::Tap(_) => DriverKind::Tap,
             Driver::Pcap(_) => DriverKind::Pcap,
+            Driver::Dpaa2(_) => DriverKind::Dpaa2,
             Driver::Null => DriverKind::Null,
             Driver::Loop => DriverKind::Loop,
         }
@@ -297,6 +302,8 @@ words! {
         Tap = "tap",
         /// Capture files: replays one, writes one, or both.
         Pcap = "pcap",
+        /// A network interface of DPAA2 hardware.
+        Dpaa2 = "dpaa2",
         /// Receives nothing, takes everything.
         Null = "null",
         /// Receives what is sent to it.
@@ -328,6 +335,55 @@ pub struct Tap {
     pub netns: Option<NetnsName>,
     /// Whether the interface stays when the switch ends.
     pub persistent: bool,
+}
+
+/// A port on a DPAA2 network interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dpaa2 {
+    /// The interface, unique in the file.
+    pub dpni: Dpni,
+    /// The pool for frames it receives.
+    pub pool: Dpbp,
+    /// The pool for frames of others that it sends.
+    pub tx_pool: Dpbp,
+    /// Its Ethernet address; that of its MAC if `None`.
+    pub mac: Option<MacAddr>,
+    /// Whether hardware checks and writes checksums.
+    pub checksums: bool,
+}
+
+/// The DPAA2 hardware.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fslmc {
+    /// How it is reached.
+    pub bus: FslmcBus,
+    /// The container.
+    pub container: Dprc,
+    /// Pools that are filled in another way than by default; each once.
+    pub pools: Vec<Pool>,
+}
+
+/// How DPAA2 hardware is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FslmcBus {
+    /// Through the kernel.
+    Vfio,
+    /// It is a model in this process.
+    Model {
+        /// The file that describes it.
+        board: PathBuf,
+    },
+}
+
+/// How a buffer pool is filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// The pool.
+    pub dpbp: Dpbp,
+    /// Its buffers.
+    pub buffers: u32,
+    /// Bytes of each.
+    pub buffer_bytes: u32,
 }
 
 /// A port made of capture files; it replays, writes, or both.

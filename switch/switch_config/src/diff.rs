@@ -193,6 +193,7 @@ fn fixed(old: &Config, new: &Config) -> Vec<Fixed> {
         ("memory.pool_buffers", old.memory.pool_buffers != new.memory.pool_buffers),
         ("control.socket", old.control.socket != new.control.socket),
         ("control.mode", old.control.mode != new.control.mode),
+        ("fslmc", old.fslmc != new.fslmc),
         ("control.prometheus", old.control.prometheus != new.control.prometheus),
     ];
     fixed.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| Fixed { key, reason: START }).collect()
@@ -245,6 +246,13 @@ fn driver_keys(old: &Driver, new: &Driver) -> Vec<&'static str> {
         (Driver::Pcap(old), Driver::Pcap(new)) => {
             differing([("read, rate, repeat", old.replay != new.replay), ("write", old.write != new.write)])
         }
+        (Driver::Dpaa2(old), Driver::Dpaa2(new)) => differing([
+            ("dpni", old.dpni != new.dpni),
+            ("pool", old.pool != new.pool),
+            ("tx_pool", old.tx_pool != new.tx_pool),
+            ("mac", old.mac != new.mac),
+            ("checksums", old.checksums != new.checksums),
+        ]),
         (Driver::Null, Driver::Null) | (Driver::Loop, Driver::Loop) => Vec::new(),
         _ => vec!["driver"],
     }

@@ -15,8 +15,8 @@ use crate::read::{
     At, FromToml, List, Node, Place, Reader, from_integer, from_string, integer, section, text, words,
 };
 use crate::types::{
-    BridgeName, CpuId, FileMode, GuestName, HostAddr, IfName, Invalid, MacAddr, Mtu, NAME_RULE, NetnsName,
-    PortName, PortNumber, QueuePairs, SocketPath, VlanId, number_type, shorten,
+    BridgeName, CpuId, Dpbp, Dpni, Dprc, FileMode, GuestName, HostAddr, IfName, Invalid, MacAddr, Mtu,
+    NAME_RULE, NetnsName, PortName, PortNumber, QueuePairs, SocketPath, VlanId, number_type, shorten,
 };
 
 /// The control socket's path when the file names none.
@@ -32,6 +32,8 @@ section! {
         memory: MemoryKeys, optional;
         /// The control socket and the metrics endpoint.
         control: ControlKeys, optional;
+        /// The DPAA2 hardware that ports with driver = "dpaa2" are on.
+        fslmc: FslmcKeys, optional;
         /// The bridges.
         bridge: List<BridgeKeys>, optional;
         /// The ports.
@@ -81,6 +83,28 @@ section! {
         prometheus_public: bool, default(false);
     }
 
+    /// The DPAA2 hardware of a Layerscape chip: one container of objects.
+    FslmcKeys {
+        /// How it is reached.
+        bus: BusKind, required;
+        /// The container.
+        container: Dprc, required;
+        /// bus = "model": the file that describes the modelled board. A relative path starts at the folder of this file.
+        board: String, optional;
+        /// Sizes of buffer pools that differ from the default.
+        pool: List<PoolKeys>, optional;
+    }
+
+    /// A buffer pool of DPAA2.
+    PoolKeys {
+        /// The pool.
+        dpbp: Dpbp, required;
+        /// How many buffers it is filled with.
+        buffers: PoolBuffers, default(PoolBuffers::DEFAULT);
+        /// Bytes of a buffer, the 128 in front of a frame included; rounded up to 256. Longer frames lie in several.
+        buffer_bytes: BufferBytes, default(BufferBytes::DEFAULT);
+    }
+
     /// A bridge.
     BridgeKeys {
         /// Its name.
@@ -127,7 +151,7 @@ section! {
         /// of another user (libvirt's, say) needs more than that.
         permissions: FileMode, optional;
         /// vhost-user: the Ethernet address offered to the guest; made from its number when left out. Some
-        /// front-ends (QEMU) have their own.
+        /// front-ends (QEMU) have their own. dpaa2: the interface's address; that of its MAC when left out.
         mac: MacAddr, optional;
         /// vhost-user: features that are not offered.
         features_off: List<Feature>, optional;
@@ -137,6 +161,16 @@ section! {
         netns: NetnsName, optional;
         /// tap: whether the interface stays when the switch ends. No when left out.
         persistent: bool, optional;
+        /// dpaa2: the network interface in the container of `[fslmc]`.
+        dpni: Dpni, optional;
+        /// dpaa2: the buffer pool for frames it receives. Ports may share one.
+        pool: Dpbp, optional;
+        /// dpaa2: the buffer pool for frames of others that it sends; `pool` when left out. With one of its own, what
+        /// waits to be sent can't use up the buffers for what is received.
+        tx_pool: Dpbp, optional;
+        /// dpaa2: whether hardware checks the checksums of received frames, which drops those with wrong ones, and writes
+        /// those of sent ones. Yes when left out.
+        checksums: bool, optional;
         /// pcap: the capture (pcap or pcapng) that is replayed. A relative path starts at the folder of this file.
         read: String, optional;
         /// pcap: the file that takes what is sent to the port, as pcapng.
@@ -215,6 +249,14 @@ words! {
         Poll = "poll",
     }
 
+    /// How DPAA2 hardware is reached.
+    pub enum BusKind {
+        /// Through the Linux kernel's vfio-fsl-mc.
+        Vfio = "vfio",
+        /// It is a model in this process, as `board` describes it.
+        Model = "model",
+    }
+
     /// How a port takes part in VLANs.
     pub enum VlanModeKind {
         /// Frames of one VLAN, untagged.
@@ -235,6 +277,8 @@ number_type! {
     Millis(u32) = 1..=3_600_000, "time in milliseconds";
     /// Buffers in a pool.
     PoolBuffers(u32) = 256..=4_194_304, "number of buffers";
+    /// Bytes of a buffer.
+    BufferBytes(u32) = 1024..=32_768, "number of bytes";
     /// A time in seconds; as in OVS at least 15.
     AgeingSeconds(u32) = 15..=86_400, "time in seconds";
     /// Addresses learned at most.
@@ -255,6 +299,10 @@ impl Millis {
 
 impl PoolBuffers {
     const DEFAULT: PoolBuffers = Self::new(4096).expect("in range");
+}
+
+impl BufferBytes {
+    const DEFAULT: BufferBytes = Self::new(2304).expect("in range");
 }
 
 impl AgeingSeconds {
@@ -295,7 +343,7 @@ impl serde::Serialize for List<At<CpuId>> {
 
 from_integer! {
     CpuId; VlanId; PortNumber; Mtu; QueuePairs; FrameSize; Flows; RingSize; Window;
-    Micros; Millis; PoolBuffers; AgeingSeconds; MacLimit; CacheEntries; CacheMasks;
+    Micros; Millis; PoolBuffers; BufferBytes; AgeingSeconds; MacLimit; CacheEntries; CacheMasks;
 }
 
 from_string! {
@@ -304,6 +352,9 @@ from_string! {
     GuestName: NAME_RULE, { "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_.-]{0,62}$" };
     IfName: IfName::RULE, { "type": "string", "minLength": 1, "maxLength": 15 };
     NetnsName: NetnsName::RULE, { "type": "string", "minLength": 1, "maxLength": 255 };
+    Dprc: Dprc::RULE, { "type": "string", "pattern": "^dprc\\.[0-9]{1,5}$" };
+    Dpni: Dpni::RULE, { "type": "string", "pattern": "^dpni\\.[0-9]{1,5}$" };
+    Dpbp: Dpbp::RULE, { "type": "string", "pattern": "^dpbp\\.[0-9]{1,5}$" };
     MacAddr: MacAddr::RULE, { "type": "string", "pattern": "^([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}$" };
     HostAddr: HostAddr::RULE, { "type": "string", "pattern": "^[0-9A-Fa-f:.]+/[0-9]{1,3}$" };
     FileMode: FileMode::RULE, { "type": "string", "pattern": "^[0-7]{3,4}$" };

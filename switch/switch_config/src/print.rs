@@ -16,6 +16,9 @@ pub fn print(config: &Config) -> String {
     workers(&mut page, &config.workers);
     memory(&mut page, &config.memory);
     control(&mut page, &config.control);
+    if let Some(each) = &config.fslmc {
+        fslmc(&mut page, each);
+    }
     for each in &config.bridges {
         bridge(&mut page, each);
     }
@@ -102,6 +105,24 @@ fn control(page: &mut Page, control: &Control) {
     }
 }
 
+fn fslmc(page: &mut Page, fslmc: &Fslmc) {
+    page.header("[fslmc]");
+    match &fslmc.bus {
+        FslmcBus::Vfio => page.text("bus", "vfio"),
+        FslmcBus::Model { board } => {
+            page.text("bus", "model");
+            page.path("board", board);
+        }
+    }
+    page.text("container", fslmc.container);
+    for pool in &fslmc.pools {
+        page.header("[[fslmc.pool]]");
+        page.text("dpbp", pool.dpbp);
+        page.number("buffers", pool.buffers);
+        page.number("buffer_bytes", pool.buffer_bytes);
+    }
+}
+
 fn bridge(page: &mut Page, bridge: &Bridge) {
     page.header("[[bridge]]");
     page.text("name", &bridge.name);
@@ -138,6 +159,15 @@ fn port(page: &mut Page, port: &Port) {
                 page.text("netns", netns);
             }
             page.set("persistent", tap.persistent);
+        }
+        Driver::Dpaa2(dpaa2) => {
+            page.text("dpni", dpaa2.dpni);
+            page.text("pool", dpaa2.pool);
+            page.text("tx_pool", dpaa2.tx_pool);
+            if let Some(mac) = dpaa2.mac {
+                page.text("mac", mac);
+            }
+            page.set("checksums", dpaa2.checksums);
         }
         Driver::Pcap(pcap) => {
             if let Some(replay) = &pcap.replay {

@@ -104,6 +104,53 @@ name_type! {
     GuestName;
 }
 
+macro_rules! object_type {
+    ($($(#[doc = $doc:literal])+ $name:ident = $prefix:literal;)+) => {$(
+        $(#[doc = $doc])+
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+        #[serde(transparent)]
+        pub struct $name(u32);
+
+        impl $name {
+            /// What is allowed.
+            pub(crate) const RULE: &str = concat!("\"", $prefix, ".\" and a number");
+
+            /// Its number.
+            pub const fn number(self) -> u32 {
+                self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = Invalid;
+
+            fn from_str(text: &str) -> Result<Self, Invalid> {
+                let digits = text.strip_prefix(concat!($prefix, ".")).filter(|digits| {
+                    (1..=5).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit())
+                });
+                let number = digits.and_then(|digits| digits.parse::<u16>().ok());
+                let invalid = || Invalid::new(format!(concat!("`{}` is no ", $prefix), shorten(text)), Self::RULE);
+                number.map(|number| Self(number.into())).ok_or_else(invalid)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($prefix, ".{}"), self.0)
+            }
+        }
+    )+};
+}
+
+object_type! {
+    /// A container of DPAA2 objects.
+    Dprc = "dprc";
+    /// A network interface of DPAA2.
+    Dpni = "dpni";
+    /// A buffer pool of DPAA2.
+    Dpbp = "dpbp";
+}
+
 /// The name of a kernel network interface: 1 to 15 bytes without `/`, `:` and white space.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]

@@ -24,6 +24,7 @@ use worker::FaultSink;
 use super::{COUNTERS, Descriptors, HELD_LIMIT, PREPARE_LIMIT, now_ns};
 use crate::bridges::{file_rules, now, rule_changes};
 use crate::dataplane::Begin;
+use crate::dpaa2::Hardware;
 use crate::hurry::Hurry;
 use crate::ports::OpenPort;
 use crate::switch::Switch;
@@ -148,7 +149,8 @@ async fn take_prepared(
     let restored = restore_rules(&mut switch, &config, &predecessor.state)?;
     restore_addresses(&switch, &config, &predecessor.state, &predecessor.state);
     switch.config = config.clone();
-    let Ports { mut kept, fresh, late } = open_ports(&config, &predecessor.state, &mut predecessor.fds)?;
+    let Ports { mut kept, fresh, late } =
+        open_ports(&config, &predecessor.state, &mut predecessor.fds, &switch.hardware)?;
     let of_port = |port: &OpenPort| port.config().clone();
     for port in kept.iter().map(|(port, _)| of_port(port)).chain(fresh.iter().map(of_port)) {
         switch.register(&port, &config);
@@ -167,7 +169,7 @@ async fn take_prepared(
         let name = &predecessor.state.ports[*was].name;
         let now = held.ports.iter().find(|p| p.name == *name);
         let now = now.with_context(|| format!("port {name} is gone"))?;
-        port.settle(&now.driver, &mut fds)?;
+        port.settle(&now.driver, &mut fds, &switch.hardware)?;
         port.attach(&switch.plane)?;
         let plane = switch.plane.borrow();
         restore_counters(&plane.counters(PortId(port.config().number.get()))[0], now);
@@ -230,7 +232,12 @@ pub(crate) async fn finish(switch: &Rc<RefCell<Switch>>, mut rest: Rest) {
     this.publish();
 }
 
-fn open_ports(config: &Config, state: &State, fds: &mut Descriptors) -> anyhow::Result<Ports> {
+fn open_ports(
+    config: &Config,
+    state: &State,
+    fds: &mut Descriptors,
+    hardware: &Hardware,
+) -> anyhow::Result<Ports> {
     let mut ports = Ports { kept: vec![], fresh: vec![], late: vec![] };
     for port in &config.ports {
         let was = state.ports.iter().position(|was| was.name == port.name.as_str() && goes_on(port, was));
