@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use dpaa2_defs::mc::object::ObjectId;
 use switch_config::{DEFAULT_CONTROL_SOCKET, HostAddr, MacAddr};
 
 const EXAMPLES: &str = "\
@@ -62,6 +63,8 @@ pub enum Command {
     Guest(Box<GuestArgs>),
     /// Show and control the virtual machines of a switch
     Vm(VmArgs),
+    /// Look at DPAA2 hardware: containers, their objects, what is in the way of using them
+    Fslmc(FslmcArgs),
     /// Print the JSON schema of the configuration file, for editors
     Schema,
     /// Print a script that completes this command in a shell
@@ -370,6 +373,9 @@ pub enum VmAction {
     /// Become a machine, as described by JSON on standard input; what a switch starts for each `[[vm]]`
     #[command(hide = true)]
     Become,
+    /// Keep machines running, as told on standard input; what a switch starts beside itself
+    #[command(hide = true)]
+    Keep,
 }
 
 const GUEST_EXAMPLES: &str = "\
@@ -483,6 +489,57 @@ pub struct GenerateArgs {
     /// Most frames on their way to a reflector and back; without it the rate sets the pace
     #[arg(long, value_name = "FRAMES", value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     pub window: Option<u32>,
+}
+
+const FSLMC_EXAMPLES: &str = "\
+Examples:
+  ringway fslmc check                          is this machine ready for the switch? if not, what to do
+  ringway fslmc list --container dprc.2        the objects in a container
+  ringway fslmc show dpni.1 --json | jq .statistics
+  ringway fslmc list --model board.toml        the same of a software model
+
+Without --container it is the one that is bound to vfio-fsl-mc. A container can be opened by one process at a time: end
+the switch that uses it first. When this command ends, the kernel resets the container's objects, as it does for every
+program.";
+
+#[derive(Debug, Args)]
+#[command(after_help = FSLMC_EXAMPLES)]
+pub struct FslmcArgs {
+    #[command(subcommand)]
+    pub command: FslmcCommand,
+    /// The container, such as dprc.2
+    #[arg(long, value_name = "OBJECT", global = true)]
+    pub container: Option<ObjectId>,
+    /// Look at a software model, described by this TOML file, in place of hardware
+    #[arg(long, value_name = "FILE", global = true)]
+    pub model: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum FslmcCommand {
+    /// List containers, and the objects in one: labels, states, versions, connections
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show an object: attributes, regions, interrupts, queues, statistics
+    Show {
+        /// The object, such as dpni.1
+        object: ObjectId,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Find what is in the way of using a container, and say what to do about it; exit code 1 if anything is
+    Check {
+        /// Workers that the switch is to have
+        #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+        workers: u32,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Reads a time in seconds, fractions allowed.

@@ -7,6 +7,7 @@ mod args;
 mod change;
 mod check;
 mod failure;
+mod fslmc;
 mod guest;
 mod live;
 mod logging;
@@ -39,6 +40,7 @@ fn dispatch(command: Command) -> Outcome {
         Command::Reload(args) => change::reload(&args),
         Command::Guest(args) => guest::guest(&args),
         Command::Vm(args) => vm::vm(&args),
+        Command::Fslmc(args) => fslmc::fslmc(&args),
         Command::Schema => output::json(&switch_config::schema()),
         Command::Completions { shell } => {
             let mut script = Vec::new();
