@@ -475,8 +475,9 @@ fn flow_rules(context: &Context) -> Result<()> {
     testpmd.put(1, &udp(OWN, [10, 1, 0, 1], (7, 7), None))?;
     std::thread::sleep(Duration::from_millis(200));
     let streams = Streams::read(&testpmd.command("stop")?);
-    ensure!(streams.received_by(0, 3) == 0, "the rule still steers");
-    ensure!(streams.received() == 1, "received without the rule: {streams:?} {:#}", testpmd.model("report")?);
+    // This release of the driver has the hardware drop what no rule of the table matches.
+    ensure!(streams.received() == 0, "the rule still steers: {streams:?}");
+    ensure!(testpmd.counter(1, "rx_discarded")? == 1, "what no rule matches is dropped");
     testpmd.quit().map(drop)
 }
 
