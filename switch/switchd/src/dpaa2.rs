@@ -1,6 +1,7 @@
 //! The DPAA2 hardware of the switch, opened with the first port that is on it, and its ports' links.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::rc::Rc;
@@ -13,7 +14,7 @@ use dpaa2_port::{Dpaa2, Dpaa2Handle, Dpaa2Port, PoolConfig, PoolUse, PortConfig}
 use fslmc_bus::vfio::{Roots, VfioBus};
 use port::PortId;
 use switch_config::{Fslmc, FslmcBus};
-use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe::Receiver;
 use tokio::task::JoinHandle;
 
 use crate::dataplane::Dataplane;
@@ -175,8 +176,9 @@ async fn watch(
     link: Rc<Cell<bool>>,
     plane: Rc<RefCell<Dataplane>>,
 ) {
+    // An event descriptor behaves like a pipe of numbers.
     let event = handle.link_event().and_then(|event| event.as_fd().try_clone_to_owned().ok());
-    let Some(Ok(event)) = event.map(AsyncFd::register) else { return };
+    let Some(Ok(event)) = event.map(Receiver::from_owned_fd_unchecked) else { return };
     loop {
         let status = handle.take_link_event().and_then(|_| handle.link());
         match status {
@@ -192,12 +194,19 @@ async fn watch(
             Ok(_) => {}
             Err(error) => tracing::warn!(port = %name, %error, "the link can't be asked for"),
         }
-        match event.readable().await {
-            Ok(mut ready) => ready.clear_ready(),
-            Err(error) => {
-                tracing::warn!(port = %name, %error, "the link isn't watched any more");
-                return;
-            }
+        if let Err(error) = next_event(&event).await {
+            tracing::warn!(port = %name, %error, "the link isn't watched any more");
+            return;
+        }
+    }
+}
+
+async fn next_event(event: &Receiver) -> std::io::Result<()> {
+    loop {
+        event.readable().await?;
+        match event.try_read(&mut [0; 8]) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            result => return result.map(drop),
         }
     }
 }
