@@ -12,9 +12,7 @@
 
 use crate::{Access, Model, RegionHandle};
 use dpaa2_defs::mc::object::{ObjectId, ObjectType};
-use fslmc_bus::{
-    Bus, BusError, Device, DeviceInfo, DmaRefusal, RegionInfo, Window, WindowPortal,
-};
+use fslmc_bus::{Bus, BusError, Device, DeviceInfo, DmaRefusal, RegionInfo, Window, WindowPortal};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::BorrowedFd;

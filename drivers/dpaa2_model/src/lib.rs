@@ -47,6 +47,9 @@ pub mod remote;
 mod wire;
 mod wriop;
 
+#[cfg(test)]
+mod tests;
+
 pub use audit::{AuditReport, PoolReport, Rule, Violation};
 pub use bus::{COMMAND_TIMEOUT, ModelBus, ModelDevice, ModelWindow, SharedModel, lock};
 pub use config::{Connection, Container, Description, DescriptionError, Dpmac, Dpni, Firmware, Soc, WireEnd};

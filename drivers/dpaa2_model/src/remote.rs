@@ -12,8 +12,9 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, recvmsg, sendmsg, socket_with,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect,
+    listen, recvmsg, sendmsg, socket_with,
 };
 use rustix::time::Timespec;
 use std::collections::{BTreeMap, BTreeSet};
@@ -372,7 +373,14 @@ impl Program {
     }
 
     /// Maps a range of the program's memory file, window by window.
-    fn map(&mut self, model: &mut Model, container: u32, iova: u64, len: u64, offset: u64) -> io::Result<bool> {
+    fn map(
+        &mut self,
+        model: &mut Model,
+        container: u32,
+        iova: u64,
+        len: u64,
+        offset: u64,
+    ) -> io::Result<bool> {
         let Some(file) = &self.memory else { return Ok(false) };
         let mut done = 0;
         while done < len {

@@ -41,6 +41,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("dpaa2/testpmd-flow-rules", NEEDS, flow_rules),
     Scenario::new("dpaa2/testpmd-link-interrupt", NEEDS, link_interrupt),
     Scenario::new("dpaa2/testpmd-stop-start", NEEDS, stop_start),
+    Scenario::new("dpaa2/testpmd-two-processes", NEEDS, two_processes),
 ];
 
 const PROMPT: &str = "testpmd> ";
@@ -87,34 +88,72 @@ struct OnModel {
     control: PathBuf,
 }
 
+/// A model in a process of its own.
+struct Served {
+    process: Process,
+    socket: PathBuf,
+    control: PathBuf,
+}
+
+impl Served {
+    fn start(dir: &Path, board: &str) -> Result<Self> {
+        let (description, socket, control) = (dir.join("board.toml"), dir.join("model"), dir.join("control"));
+        std::fs::write(&description, board)?;
+        let program = target_dir().join("release/dpaa2-model");
+        let args = [&description, &socket, &control].map(|path| path.display().to_string());
+        let process = Process::start("model", dir, &program.display().to_string(), &args)?;
+        wait_until("the model's socket", COMMAND_LIMIT, || Ok(socket.exists().then_some(())))?;
+        Ok(Self { process, socket, control })
+    }
+}
+
 impl OnModel {
+    /// Starts one on a model in its own process.
     fn start(dir: &Path, board: &str, cores: usize, arguments: &[&str]) -> Result<Self> {
         let (description, control) = (dir.join("board.toml"), dir.join("control"));
         std::fs::write(&description, board)?;
+        let model = [
+            format!("DPAA2_MODEL={}", description.display()),
+            format!("DPAA2_MODEL_CONTROL={}", control.display()),
+            "DPRC=dprc.2".into(),
+        ];
+        Self::start_below("testpmd", dir, control, &model, cores, arguments)
+    }
+
+    /// Starts one on a container of a model in another process.
+    fn start_on(dir: &Path, served: &Served, container: u32, arguments: &[&str]) -> Result<Self> {
+        let model =
+            [format!("DPAA2_MODEL=unix:{}", served.socket.display()), format!("DPRC=dprc.{container}")];
+        Self::start_below(&format!("testpmd-{container}"), dir, served.control.clone(), &model, 1, arguments)
+    }
+
+    fn start_below(
+        name: &str,
+        dir: &Path,
+        control: PathBuf,
+        model: &[String],
+        cores: usize,
+        arguments: &[&str],
+    ) -> Result<Self> {
         let shim = target_dir().join("release/libdpaa2_shim.so");
         ensure!(shim.exists(), "{} isn't built", shim.display());
         // stdbuf's own preload library must stay in the list, or counters would appear only at the end.
         let preload = format!("LD_PRELOAD={}:$LD_PRELOAD exec \"$@\"", shim.display());
-        let mut args: Vec<String> = [
-            format!("DPAA2_MODEL={}", description.display()),
-            format!("DPAA2_MODEL_CONTROL={}", control.display()),
-            format!("TMPDIR={}", dir.display()),
-            "DPRC=dprc.2".into(),
-        ]
-        .into();
+        let mut args: Vec<String> = model.to_vec();
+        args.push(format!("TMPDIR={}", dir.display()));
         let lcores: Vec<String> = (0..=cores).map(|core| format!("{core}@{}", core % 2)).collect();
         args.extend(["stdbuf", "-oL", "sh", "-c", &preload, "sh", "dpdk-testpmd"].map(String::from));
         args.extend(
             ["--no-huge", "-m", "128", "--no-pci", "--no-telemetry", "--iova-mode=va"].map(String::from),
         );
         args.push(format!("--lcores={}", lcores.join(",")));
-        args.push(format!("--file-prefix=dpaa2-{}", std::process::id()));
+        args.push(format!("--file-prefix={name}-{}", std::process::id()));
         args.extend(["--".into(), "-i".into(), format!("--nb-cores={cores}")]);
         // What is left in the queues between two starts is to be counted, not thrown away.
         args.push("--no-flush-rx".into());
         args.push(format!("--total-num-mbufs={BUFFERS}"));
         args.extend(arguments.iter().map(|argument| (*argument).to_owned()));
-        let process = Process::start("testpmd", dir, "env", &args)?;
+        let process = Process::start(name, dir, "env", &args)?;
         let mut this = Self { process, control };
         let log = this.process.expect("prompt of testpmd", 0, START_LIMIT, |log| log.contains(PROMPT))?;
         ensure!(!log.contains("No probed ethernet devices"), "testpmd has no port:\n{log}");
@@ -517,6 +556,44 @@ fn stop_start(context: &Context) -> Result<()> {
     ensure!(held[2] <= held[0].max(1024), "buffers with software after each round: {held:?}");
     context.note(format!("buffers with testpmd after each round: {held:?}"));
     testpmd.quit().map(drop)
+}
+
+/// Two testpmd in two processes, each with a container and addresses of its own, on connected interfaces of one model.
+fn two_processes(context: &Context) -> Result<()> {
+    let mut board = String::from("soc = \"lx2160a\"\n");
+    for container in [2, 3] {
+        let dpni = container - 1;
+        let _ = write!(
+            board,
+            "[[container]]\nid = {container}\ndpio = 6\ndpbp = 2\n[[container.dpni]]\nid = {dpni}\n"
+        );
+        let _ = writeln!(board, "mac = \"02:00:00:00:00:0{dpni}\"");
+    }
+    board.push_str("[[connection]]\na = \"dpni.1\"\nb = \"dpni.2\"\n");
+    let mut served = Served::start(&context.dir, &board)?;
+    let arguments = ["--rxq=2", "--txq=2", "--disable-link-check"];
+    let mut left = OnModel::start_on(&context.dir, &served, 2, &arguments)?;
+    let mut right = OnModel::start_on(&context.dir, &served, 3, &arguments)?;
+    right.command("start")?;
+    left.command("start tx_first")?;
+    left.reaches(1, "rx_frames", 1_000)?;
+    let (here, there) = (left.stop_and_drain()?, right.stop_and_drain()?);
+    for (streams, dpni, peer) in [(here, 1, 2), (there, 2, 1)] {
+        let received = left.counter(dpni, "rx_frames")?;
+        ensure!(streams.received() == received, "dpni.{dpni}: {} received of {received}", streams.received());
+        ensure!(left.counter(peer, "tx_frames")? == received, "what dpni.{peer} sent");
+    }
+    context.note(format!("{} frames each way", left.counter(1, "rx_frames")?));
+    left.quit()?;
+    // The other one goes without a word; its container is left as it was found.
+    right.process.kill()?;
+    let control = OnModel { process: right.process, control: served.control.clone() };
+    wait_until("the end of both programs", COMMAND_LIMIT, || {
+        let report = control.model("report")?;
+        check(&report)?;
+        Ok((report["mapped_bytes"] == 0 && report["open_tokens"] == 0).then_some(()))
+    })?;
+    served.process.kill()
 }
 
 #[cfg(test)]

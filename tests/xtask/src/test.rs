@@ -33,6 +33,7 @@ pub fn run(filter: Option<&str>, system: System) -> Result<bool> {
     if system == System::Ringway {
         cargo::build_ringway()?;
         cargo::build_release("dpaa2_shim")?;
+        cargo::build_release("dpaa2_model")?;
     }
     tally += system::run(filter.unwrap_or(""), system);
     if filter.is_none() && system == System::Ringway {
