@@ -4,6 +4,10 @@
 //! demand of a nightly one. The coverage instrumentation is an ordinary code generation option; the sanitizer's runtime
 //! comes with every toolchain, and only its flag is reserved for nightly ones, unless `RUSTC_BOOTSTRAP` is set. Nothing but
 //! these binaries is built that way.
+//!
+//! A finding is fixed with its input added to `tests/fuzz/corpus/<target>`, under a name that says what it is. Of the inputs
+//! that merely reach something new, `<binary> -merge=1 tests/fuzz/corpus/<target> target/fuzz/corpus/<target>` adds those that
+//! the committed ones don't make superfluous.
 
 use anyhow::{Context as _, Result, bail};
 use lab::{packages, workspace_root};

@@ -48,6 +48,7 @@ enum Task {
     /// The whole switch in one thread, in virtual time, with seeded faults.
     ///
     /// `--seeds N` goes through N seeds; `--seed N` replays one and shows what it does; `--help` lists the rest.
+    #[command(disable_help_flag = true)]
     Sim {
         /// Passed on to the simulation.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

@@ -6,7 +6,7 @@ use system::Tally;
 use crate::cargo;
 
 /// Seeds that every run of the tests goes through: about a minute on two cores.
-const SEEDS: &str = "2000";
+const SEEDS: &str = "4000";
 
 /// Runs the simulation's own command with these arguments, with the artefacts of the tests. Returns whether it passed.
 ///
