@@ -8,7 +8,7 @@ use crate::Model;
 use crate::audit::Rule;
 use crate::bman::Place;
 use crate::memory::Region;
-use crate::qman::{Cdan, ChannelId, Destination, Fqid, PortalIndex, Rejection, Taken};
+use crate::qman::{Cdan, ChannelId, Consumer, Destination, Fqid, PortalIndex, Rejection, Taken};
 use dpaa2_defs::fd::Fd;
 use dpaa2_defs::qbman::dequeue::{self, DequeueResult, Notification, Sdqcr, VolatileDequeue, notification};
 use dpaa2_defs::qbman::enqueue::{self, EnqueueCommand, EnqueueResponse};
@@ -408,7 +408,7 @@ impl Model {
         if policy != enqueue::VERB_RESPONSE_NEVER || command.target.get() != 0 {
             self.counters.enqueues += 1;
             fqid = self.enqueue_target(command);
-            self.check_frame(index, &command.fd);
+            self.check_frame(index, fqid, &command.fd);
             self.own_frame(container, &command.fd, Place::Queue);
             outcome = match self.qman.fq(fqid).filter(|fq| fq.container == container) {
                 Some(_) => self.qman.enqueue(fqid, command.fd),
@@ -463,7 +463,7 @@ impl Model {
     }
 
     /// Looks at a descriptor software hands over: is its buffer software's, is it mapped?
-    fn check_frame(&mut self, index: PortalIndex, fd: &Fd) {
+    fn check_frame(&mut self, index: PortalIndex, fqid: Fqid, fd: &Fd) {
         let container = self.portals[index].container;
         let address = fd.addr.get();
         match self.bman.place(container, address) {
@@ -473,7 +473,9 @@ impl Model {
                 self.portal_violation(index, Rule::OneOwner, what);
             }
         }
-        if !fd.is_ivp() && self.bman.get(container, fd.bpid()).is_none() {
+        // Messages between programs may carry anything; a frame to send names the pool that gets its buffer.
+        let is_sent = self.qman.fq(fqid).is_some_and(|fq| matches!(fq.consumer, Consumer::Egress { .. }));
+        if is_sent && !fd.is_ivp() && self.bman.get(container, fd.bpid()).is_none() {
             let what = format!("enqueue of a frame of pool {}, which doesn't exist", fd.bpid());
             self.portal_violation(index, Rule::Existence, what);
         }

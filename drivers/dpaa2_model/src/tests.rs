@@ -607,7 +607,7 @@ fn both_generations_of_portals_release_acquire_enqueue_and_dequeue() {
         for burst in 0..8u32 {
             let fds: Vec<Fd> =
                 (0..5).map(|n| portal.rig.to_send(n + 5 * u64::from(burst), &udp(1000, 18))).collect();
-            let index = burst * 5 & portal.layout.eqcr_pi_mask();
+            let index = (burst * 5) & portal.layout.eqcr_pi_mask();
             portal.enqueue(index, tx, &fds);
             assert_eq!(
                 portal.read_register(QBMAN_CINH_SWP_EQCR_CI),

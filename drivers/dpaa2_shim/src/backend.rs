@@ -5,8 +5,8 @@
 
 use dpaa2_defs::mc::header::Frame;
 use dpaa2_defs::mc::object::ObjectId;
-use dpaa2_model::{Access, Description, Model, ObjectInfo, SharedModel, lock};
 use dpaa2_model::remote::Client;
+use dpaa2_model::{Access, Description, Model, ObjectInfo, SharedModel, lock};
 use std::ffi::{OsStr, c_void};
 use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};

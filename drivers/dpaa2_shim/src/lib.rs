@@ -57,6 +57,9 @@ static END: extern "C" fn() = end;
 /// Runs when the library is loaded, before the program.
 extern "C" fn start() {
     let Some(model) = std::env::var_os("DPAA2_MODEL") else { return };
+    if cfg!(not(target_arch = "x86_64")) {
+        stop("stores to portals can be decoded on x86-64 only");
+    }
     let made = backend::open(&model).and_then(|backend| {
         let tree = Tree::new(&*backend).map_err(|error| format!("the directory tree: {error}"))?;
         Ok(Shim { tree, backend, vfio: vfio::Vfio::default() })

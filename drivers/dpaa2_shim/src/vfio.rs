@@ -221,6 +221,7 @@ impl Vfio {
     }
 
     /// Which window an address is in: object, region, offset.
+    #[cfg(target_arch = "x86_64")]
     pub fn window_at(&self, address: usize) -> Option<(ObjectId, usize, usize)> {
         let mappings = self.mapped();
         let found = mappings.iter().find(|mapping| address.wrapping_sub(mapping.start) < mapping.len)?;
