@@ -72,11 +72,9 @@ fn under_load(context: &Context, guest_options: &[&str]) -> Result<()> {
     ensure!(sent["connections"] == 1 && reflected["connections"] == 1, "a guest was disconnected: {sent}");
     let ports = switch.counters()?;
     let frames = sent["sent"].as_u64().context("frames sent")?;
-    ensure!(
-        ports[0].rx_frames == frames,
-        "{frames} sent, {} counted over three processes",
-        ports[0].rx_frames
-    );
+    // A guest that connects announces itself with a frame that it doesn't count.
+    let counted = ports[0].rx_frames;
+    ensure!(counted == frames + 1, "{frames} sent, {counted} counted over three processes");
     let flows = switch.show("flows")?;
     let credited: u64 = flows.as_array().into_iter().flatten().filter_map(|row| row["frames"].as_u64()).sum();
     let received: u64 = ports.iter().map(|port| port.rx_frames).sum();
@@ -117,7 +115,7 @@ fn that_fails(context: &Context) -> Result<()> {
     // One that asks for less than a guest has in use.
     std::fs::write(
         &file,
-        text.replace("driver = \"vhost-user\"", "driver = \"vhost-user\"\nfeatures_off = [\"mrg-rxbuf\"]"),
+        text.replace("driver = \"vhost-user\"", "driver = \"vhost-user\"\nfeatures_off = [\"mrg_rxbuf\"]"),
     )?;
     let log = switch.fail_to_take_over("true")?;
     ensure!(log.contains("feature set") && log.contains("was left as it is"), "{log}");
@@ -178,7 +176,7 @@ fn with_another_file(context: &Context) -> Result<()> {
         switch.wait_for_port("vm1", "up", is_up).map(drop)
     })?;
     switch.wait_for_port("vm0", "under traffic", |row| row["rx_frames"].as_u64() > Some(1000))?;
-    switch.command(&["flow", "add", "cookie=7,priority=9,idle_timeout=600,udp,tp_dst=9,actions=drop"])?;
+    switch.command(&["flow", "add", "cookie=7,priority=9,idle_timeout=600,tcp,tp_dst=9,actions=drop"])?;
     let addresses = |switch: &Ringway| -> Result<Vec<String>> {
         let shown = switch.show("fdb")?;
         let row = |row: &Value| format!("{} {} {}", row["mac"], row["port"], row["vlan"]);
