@@ -493,14 +493,14 @@ pub struct GenerateArgs {
 
 const FSLMC_EXAMPLES: &str = "\
 Examples:
-  ringway fslmc check                          is this machine ready for the switch? if not, what to do
-  ringway fslmc list --container dprc.2        the objects in a container
+  ringway fslmc check --file /etc/ringway.toml   is this machine ready for that switch? if not, what to do
+  ringway fslmc list --container dprc.2          the objects in a container
   ringway fslmc show dpni.1 --json | jq .statistics
-  ringway fslmc list --model board.toml        the same of a software model
+  ringway fslmc list --model configs/boards/lx2160a.toml
 
-Without --container it is the one that is bound to vfio-fsl-mc. A container can be opened by one process at a time: end
-the switch that uses it first. When this command ends, the kernel resets the container's objects, as it does for every
-program.";
+Without --container and --file it is the container that is bound to vfio-fsl-mc. A container can be opened by one process
+at a time: end the switch that uses it first. When this command ends, the kernel resets the container's objects, as it
+does for every program.";
 
 #[derive(Debug, Args)]
 #[command(after_help = FSLMC_EXAMPLES)]
@@ -510,6 +510,9 @@ pub struct FslmcArgs {
     /// The container, such as dprc.2
     #[arg(long, value_name = "OBJECT", global = true)]
     pub container: Option<ObjectId>,
+    /// Look at what this configuration of a switch names; `check` asks whether it has what the file's ports take
+    #[arg(long, value_name = "FILE", global = true, conflicts_with = "model")]
+    pub file: Option<PathBuf>,
     /// Look at a software model, described by this TOML file, in place of hardware
     #[arg(long, value_name = "FILE", global = true)]
     pub model: Option<PathBuf>,
@@ -533,9 +536,6 @@ pub enum FslmcCommand {
     },
     /// Find what is in the way of using a container, and say what to do about it; exit code 1 if anything is
     Check {
-        /// Workers that the switch is to have
-        #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
-        workers: u32,
         /// Print JSON
         #[arg(long)]
         json: bool,

@@ -15,6 +15,7 @@ use dpaa2_mc::Container;
 use dpaa2_model::{Description, Model, ModelBus};
 use fslmc_bus::vfio::{Roots, VfioBus};
 use serde::ser::{Serialize, SerializeMap, Serializer};
+use switch_config::FslmcBus;
 
 use crate::args::{FslmcArgs, FslmcCommand};
 use crate::failure::{Outcome, Verdict};
@@ -22,55 +23,75 @@ use crate::output;
 
 /// Looks at what the arguments name.
 pub fn fslmc(args: &FslmcArgs) -> Outcome {
-    match &args.model {
-        Some(file) => on_model(args, file),
-        None => on_hardware(args, &Roots::default()),
+    let Some(file) = &args.file else {
+        return match &args.model {
+            Some(board) => on_model(&args.command, board, args.container, None),
+            None => on_hardware(&args.command, &Roots::default(), args.container, None),
+        };
+    };
+    let Some(config) = crate::check::load_or_explain(file, &switch_config::Context::default()) else {
+        return Ok(Verdict::Bad);
+    };
+    let section = config.fslmc.as_ref();
+    let section = section.with_context(|| format!("{} has no section [fslmc]", file.display()))?;
+    let container = args.container.or(Some(ObjectType::DPRC.with_id(section.container.number())));
+    let needs = check::Needs::of(&config);
+    match &section.bus {
+        FslmcBus::Model { board } => on_model(&args.command, board, container, Some(&needs)),
+        FslmcBus::Vfio => on_hardware(&args.command, &Roots::default(), container, Some(&needs)),
     }
 }
 
-fn on_model(args: &FslmcArgs, file: &Path) -> Outcome {
+fn on_model(
+    command: &FslmcCommand,
+    file: &Path,
+    container: Option<ObjectId>,
+    needs: Option<&check::Needs>,
+) -> Outcome {
     let name = file.display();
     let text = std::fs::read_to_string(file).with_context(|| format!("{name} can't be read"))?;
     let description = Description::from_toml(&text).with_context(|| format!("{name} describes no model"))?;
     let model = Model::new(&description).with_context(|| format!("{name} describes no model"))?.share();
     let containers: Vec<_> = description.container.iter().map(|container| container.id).collect();
-    let container = match (args.container, &containers[..]) {
+    let container = match (container, &containers[..]) {
         (Some(container), _) => container,
         (None, [only]) => ObjectType::DPRC.with_id(*only),
         (None, _) => bail!("say which container with --container: {name} describes {}", containers.len()),
     };
     let bus = ModelBus::open(model, container.id).with_context(|| format!("{name} has no {container}"))?;
-    let opened = Container::open(bus);
-    match &args.command {
-        FslmcCommand::List { json } => print(&list::Listing::new(Vec::new(), &opened?)?, *json),
-        FslmcCommand::Show { object, json } => print(&show::Details::of(&opened?, *object)?, *json),
-        FslmcCommand::Check { workers, json } => {
+    let opened = Container::open(bus)?;
+    match command {
+        FslmcCommand::List { json } => print(&list::Listing::new(Vec::new(), &opened)?, *json),
+        FslmcCommand::Show { object, json } => print(&show::Details::of(&opened, *object)?, *json),
+        FslmcCommand::Check { json } => {
             let mut report = check::Report::default();
-            report.container(&opened?, *workers)?;
+            report.container(&opened, needs)?;
             conclude(&report, *json)
         }
     }
 }
 
-fn on_hardware(args: &FslmcArgs, roots: &Roots) -> Outcome {
+fn on_hardware(
+    command: &FslmcCommand,
+    roots: &Roots,
+    container: Option<ObjectId>,
+    needs: Option<&check::Needs>,
+) -> Outcome {
     let containers = list::containers(roots);
-    let container = args.container.or_else(|| the_only_bound(&containers));
-    match &args.command {
-        FslmcCommand::List { json } => {
-            let Some(container) = container else {
-                print(&list::Listing::of_containers(containers), *json)?;
-                return Ok(Verdict::Good);
-            };
-            print(&list::Listing::new(containers, &open(roots, container)?)?, *json)
-        }
+    let container = container.or_else(|| the_only_bound(&containers));
+    match command {
+        FslmcCommand::List { json } => match container {
+            Some(container) => print(&list::Listing::new(containers, &open(roots, container)?)?, *json),
+            None => print(&list::Listing::of_containers(containers), *json),
+        },
         FslmcCommand::Show { object, json } => {
             let container = container.context(
                 "say which container with --container: none, or more than one, is bound to vfio-fsl-mc",
             )?;
             print(&show::Details::of(&open(roots, container)?, *object)?, *json)
         }
-        FslmcCommand::Check { workers, json } => {
-            conclude(&check::hardware(roots, container.unwrap_or(FIRST_CHILD), *workers), *json)
+        FslmcCommand::Check { json } => {
+            conclude(&check::hardware(roots, container.unwrap_or(FIRST_CHILD), needs), *json)
         }
     }
 }
@@ -135,12 +156,12 @@ pub(super) mod tests {
         Container::open(ModelBus::open(model, 2).expect("there is one")).expect("it opens")
     }
 
-    /// What a switch with one worker and two interfaces needs.
+    /// What a switch with two interfaces of one queue pair needs.
     pub const BOARD: &str = r#"
         soc = "lx2160a"
         [[container]]
         id = 2
-        dpio = 3
+        dpio = 5
         dpbp = 2
         dpcon = 2
         [[container.dpni]]

@@ -7,6 +7,7 @@ use dpaa2_mc::{Container, McError};
 use fslmc_bus::Bus;
 use fslmc_bus::vfio::{OpenError, Roots, VfioBus, obstacles};
 use serde::Serialize;
+use switch_config::{Config, Driver};
 
 /// Memory for DMA below which nothing useful can be set up, in bytes.
 const DMA_BYTES_MIN: u64 = 64 << 20;
@@ -14,6 +15,37 @@ const DMA_BYTES_MIN: u64 = 64 << 20;
 const MC_MAJOR: u32 = 10;
 /// The first minor version with the commands it uses.
 const MC_MINOR_MIN: u32 = 32;
+
+/// What the ports of a configuration take.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Needs {
+    /// Queue pairs of all of them.
+    queues: u32,
+    /// Their interfaces and pools, each once.
+    objects: Vec<ObjectId>,
+}
+
+impl Needs {
+    /// What this file's ports take.
+    pub fn of(config: &Config) -> Self {
+        let (mut queues, mut objects) = (0, Vec::new());
+        for port in &config.ports {
+            if let Driver::Dpaa2(dpaa2) = &port.driver {
+                queues += u32::from(port.queues.get());
+                objects.push(ObjectType::DPNI.with_id(dpaa2.dpni.number()));
+                objects
+                    .extend([dpaa2.pool, dpaa2.tx_pool].map(|pool| ObjectType::DPBP.with_id(pool.number())));
+            }
+        }
+        objects.sort_unstable();
+        objects.dedup();
+        Self { queues, objects }
+    }
+
+    fn count(&self, object_type: ObjectType) -> u32 {
+        self.objects.iter().filter(|object| object.object_type == object_type).count() as u32
+    }
+}
 
 /// What was found.
 #[derive(Debug, Default, Serialize)]
@@ -40,8 +72,8 @@ enum Level {
     Error,
 }
 
-/// Looks at a container of this machine, for a switch with this many workers.
-pub fn hardware(roots: &Roots, container: ObjectId, workers: u32) -> Report {
+/// Looks at a container of this machine: whether it can be used, and has what is needed.
+pub fn hardware(roots: &Roots, container: ObjectId, needs: Option<&Needs>) -> Report {
     let mut report = Report::default();
     let found = obstacles(roots, container, DMA_BYTES_MIN);
     for obstacle in &found {
@@ -54,7 +86,7 @@ pub fn hardware(roots: &Roots, container: ObjectId, workers: u32) -> Report {
         Ok(bus) => {
             report.ok(format!("{container} can be opened"));
             let looked = Container::open(bus).map_err(anyhow::Error::from);
-            if let Err(error) = looked.and_then(|opened| Ok(report.container(&opened, workers)?)) {
+            if let Err(error) = looked.and_then(|opened| Ok(report.container(&opened, needs)?)) {
                 report.error(error, "read the message; `dmesg` may have more".into());
             }
         }
@@ -82,33 +114,41 @@ impl Report {
         self.findings.push(Finding { level: Level::Error, what: what.to_string(), remedy: Some(remedy) });
     }
 
-    /// Looks at the firmware, and at what an open container holds.
-    pub fn container<B: Bus>(&mut self, container: &Container<B>, workers: u32) -> Result<(), McError> {
+    /// Looks at the firmware, and at what an open container holds: enough for these ports, or, if none are named, for one
+    /// queue pair on each of its interfaces.
+    pub fn container<B: Bus>(
+        &mut self,
+        container: &Container<B>,
+        needs: Option<&Needs>,
+    ) -> Result<(), McError> {
         let version = container.mc().version()?;
-        if (version.major.get(), version.minor.get()) < (MC_MAJOR, MC_MINOR_MIN)
-            || version.major.get() != MC_MAJOR
-        {
-            self.error(
-                format!("the MC firmware is {version}: this program needs {MC_MAJOR}.{MC_MINOR_MIN} or a later {MC_MAJOR}.x"),
-                format!("have the boot loader load MC firmware {MC_MAJOR}.{MC_MINOR_MIN} or later (LSDK 21.08 has one)"),
-            );
-        } else {
+        let (major, minor) = (version.major.get(), version.minor.get());
+        if major == MC_MAJOR && minor >= MC_MINOR_MIN {
             self.ok(format!("the MC firmware is {version}"));
+        } else {
+            self.error(
+                format!(
+                    "the MC firmware is {version}: this program needs {MC_MAJOR}.{MC_MINOR_MIN} or a later {MC_MAJOR}.x"
+                ),
+                format!(
+                    "have the boot loader load MC firmware {MC_MAJOR}.{MC_MINOR_MIN} or later (LSDK 21.08 has one)"
+                ),
+            );
         }
         let name = container.bus().container();
         let interfaces = container.ids(ObjectType::DPNI).count() as u32;
-        let needs = [
-            // A worker has one, the control thread another to fill and empty pools.
+        let queues = needs.map_or(interfaces, |needs| needs.queues).max(1);
+        let pools = needs.map_or(1, |needs| needs.count(ObjectType::DPBP));
+        for (object_type, needed, why) in [
             (
                 ObjectType::DPIO,
-                workers + 1,
-                format!("one for each of {workers} workers, one for the control thread"),
+                1 + 2 * queues,
+                format!("one for the control thread, two for each of {queues} queue pairs"),
             ),
-            (ObjectType::DPBP, interfaces.max(1), "one for each interface".into()),
+            (ObjectType::DPBP, pools, "for the buffers".into()),
             (ObjectType::DPMCP, 1, "to carry commands".into()),
             (ObjectType::DPNI, 1, "or there is nothing to switch".into()),
-        ];
-        for (object_type, needed, why) in needs {
+        ] {
             let there = container.ids(object_type).count() as u32;
             if there >= needed {
                 self.ok(format!("{name} has {there} of {object_type}, {needed} needed"));
@@ -117,13 +157,20 @@ impl Report {
                 self.error(what, creation(object_type, name, needed - there));
             }
         }
+        for object in needs.map_or(&[][..], |needs| &needs.objects) {
+            if !container.ids(object.object_type).any(|there| there == *object) {
+                self.error(
+                    format!("{object}, which the file names, isn't in {name}, or isn't plugged"),
+                    "name one that is (`ringway fslmc list`), or move it there (`restool dprc assign`)"
+                        .into(),
+                );
+            }
+        }
         let channels = container.ids(ObjectType::DPCON).count() as u32;
-        if channels < workers {
+        if channels < queues {
             self.warning(
-                format!(
-                    "{name} has {channels} of dpcon: without one for each worker, an idle worker can't sleep"
-                ),
-                creation(ObjectType::DPCON, name, workers - channels),
+                format!("{name} has {channels} of dpcon: a queue without one is polled, and its worker never sleeps"),
+                creation(ObjectType::DPCON, name, queues - channels),
             );
         }
         self.unusable(container)
@@ -194,9 +241,9 @@ mod tests {
     use super::super::tests::{BOARD, container};
     use super::*;
 
-    fn report(description: &str, workers: u32) -> Report {
+    fn report(description: &str, needs: Option<&Needs>) -> Report {
         let mut report = Report::default();
-        report.container(&container(description), workers).expect("the MC answers");
+        report.container(&container(description), needs).expect("the MC answers");
         report
     }
 
@@ -206,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_container_with_everything_is_good() {
-        let report = report(BOARD, 2);
+        let report = report(BOARD, None);
         assert!(report.is_good(), "{report}");
         assert_eq!(
             lines(&report, Level::Warning),
@@ -217,40 +264,76 @@ mod tests {
 
     #[test]
     fn too_few_portals_and_pools_are_counted_and_said_how_to_make() {
-        let board = BOARD.replace("dpbp = 2", "dpbp = 1");
-        let report = report(&board, 3);
+        let board = BOARD.replace("dpio = 5", "dpio = 4").replace("dpbp = 2", "dpbp = 0");
+        let report = report(&board, None);
         assert!(!report.is_good());
         let errors = lines(&report, Level::Error);
         assert_eq!(errors.len(), 2, "{report}");
-        assert!(errors[0].starts_with("dprc.2 has 3 of dpio, 4 needed"), "{report}");
-        assert!(errors[1].starts_with("dprc.2 has 1 of dpbp, 2 needed"), "{report}");
+        assert!(errors[0].starts_with("dprc.2 has 4 of dpio, 5 needed"), "{report}");
+        assert!(errors[1].starts_with("dprc.2 has 0 of dpbp, 1 needed"), "{report}");
         let text = report.to_string();
         assert!(text.contains("once: `restool dpio create --channel-mode=DPIO_LOCAL_CHANNEL"), "{text}");
     }
 
     #[test]
     fn a_container_without_dpmcp_is_said_to_need_one() {
-        let board = BOARD.replace("dpio = 3", "dpio = 3\ndpmcp = 0");
-        let report = report(&board, 1);
+        let board = BOARD.replace("dpio = 5", "dpio = 5\ndpmcp = 0");
+        let report = report(&board, None);
         assert!(lines(&report, Level::Error)[0].starts_with("dprc.2 has 0 of dpmcp, 1 needed"), "{report}");
+    }
+
+    #[test]
+    fn what_a_file_names_must_be_there() {
+        let file = r#"
+            fslmc = { bus = "vfio", container = "dprc.2" }
+            bridge = [{ name = "br0" }]
+            [[port]]
+            name = "wire1"
+            bridge = "br0"
+            driver = "dpaa2"
+            dpni = "dpni.1"
+            pool = "dpbp.1"
+            [[port]]
+            name = "wire9"
+            bridge = "br0"
+            driver = "dpaa2"
+            dpni = "dpni.9"
+            pool = "dpbp.1"
+            tx_pool = "dpbp.7"
+            queues = 3
+        "#;
+        let config = switch_config::parse(file, &switch_config::Context::default()).expect("right");
+        let needs = Needs::of(&config);
+        assert_eq!(needs.queues, 4);
+        let report = report(BOARD, Some(&needs));
+        let errors = lines(&report, Level::Error);
+        assert!(errors[0].starts_with("dprc.2 has 5 of dpio, 9 needed"), "{report}");
+        assert_eq!(
+            errors[1..],
+            [
+                "dpbp.7, which the file names, isn't in dprc.2, or isn't plugged",
+                "dpni.9, which the file names, isn't in dprc.2, or isn't plugged"
+            ],
+            "{report}"
+        );
     }
 
     #[test]
     fn old_and_strange_firmware_is_refused() {
         for (major, minor) in [(10, 31), (9, 99), (11, 0)] {
             let board = format!("firmware = {{ major = {major}, minor = {minor} }}\n{BOARD}");
-            let report = report(&board, 1);
+            let report = report(&board, None);
             let expected = format!("the MC firmware is {major}.{minor}.0: this program needs 10.32");
             assert!(lines(&report, Level::Error)[0].starts_with(&expected), "{report}");
         }
-        assert!(report(&format!("firmware = {{ major = 10, minor = 32 }}\n{BOARD}"), 1).is_good());
+        assert!(report(&format!("firmware = {{ major = 10, minor = 32 }}\n{BOARD}"), None).is_good());
     }
 
     #[test]
     fn idle_workers_want_channels() {
-        let report = report(&BOARD.replace("dpcon = 2", "dpcon = 0"), 1);
+        let report = report(&BOARD.replace("dpcon = 2", "dpcon = 0"), None);
         assert!(report.is_good());
-        assert!(lines(&report, Level::Warning)[0].contains("an idle worker can't sleep"), "{report}");
+        assert!(lines(&report, Level::Warning)[0].contains("its worker never sleeps"), "{report}");
     }
 
     #[test]
@@ -258,7 +341,7 @@ mod tests {
         let root = tempfile::tempdir().expect("a directory");
         let path = |name: &str| root.path().join(name);
         let roots = Roots { dev: path("dev"), sys: path("sys"), proc: path("proc") };
-        let report = hardware(&roots, ObjectType::DPRC.with_id(2), 1);
+        let report = hardware(&roots, ObjectType::DPRC.with_id(2), None);
         assert!(!report.is_good());
         let text = report.to_string();
         assert!(text.starts_with("error    this kernel has no fsl-mc bus"), "{text}");
@@ -272,7 +355,7 @@ mod tests {
         std::fs::create_dir_all(path("sys/bus/fsl-mc/devices/dprc.2")).expect("a directory");
         std::fs::create_dir_all(path("sys/module")).expect("a directory");
         let roots = Roots { dev: path("dev"), sys: path("sys"), proc: path("proc") };
-        let report = hardware(&roots, ObjectType::DPRC.with_id(2), 1);
+        let report = hardware(&roots, ObjectType::DPRC.with_id(2), None);
         let errors = lines(&report, Level::Error);
         for expected in [
             "vfio-fsl-mc driver isn't loaded",

@@ -199,7 +199,7 @@ mod tests {
         let listing = Listing::new(Vec::new(), &container(BOARD)).expect("it can be read");
         let text = listing.to_string();
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[0], "dprc.2 contains 10 objects:", "{text}");
+        assert_eq!(lines[0], "dprc.2 contains 12 objects:", "{text}");
         let line = |name: &str| {
             let line =
                 lines.iter().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}\n{text}"));
