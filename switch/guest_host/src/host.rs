@@ -38,8 +38,9 @@ const STREAM_RETRY: u64 = 200 * MILLISECOND;
 const PING_TIMEOUT: u64 = SECOND;
 const PING_IDENT: u16 = 0x5257;
 const PING_BYTES: usize = 56;
-/// Longest frame given to the switch to be segmented: the longest IPv4 packet.
-const SEGMENTED_MAX: usize = 14 + 65_535;
+/// Longest frame given to the switch to be segmented. Linux stays as far below the longest IP packet (`MAX_TCP_HEADER` in
+/// include/net/tcp.h), and DPDK's vhost has no buffer for longer ones.
+const SEGMENTED_MAX: usize = 14 + 65_200;
 /// When stopping, how long to wait for acknowledgements and answers.
 const QUIET: u64 = 300 * MILLISECOND;
 

@@ -15,7 +15,7 @@ pub const RESULT: &str = "result ";
 pub const READY: &str = "ready";
 
 /// Beyond a phase's own time: draining, and a machine that is busy.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(40);
 
 /// What is sent for some time.
 #[derive(Clone, Debug, Serialize, Deserialize)]

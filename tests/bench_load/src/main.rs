@@ -13,6 +13,7 @@ use clap::Parser;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::io::BufRead as _;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 /// Several guests in one polling thread, told by standard input what to send.
 #[derive(Parser)]
@@ -28,8 +29,17 @@ struct Arguments {
     sockets: Vec<PathBuf>,
 }
 
-fn main() -> Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(arguments.core);
     sched_setaffinity(None, &set).with_context(|| format!("pinning to core {}", arguments.core))?;

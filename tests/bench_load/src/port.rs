@@ -24,6 +24,8 @@ const BUFFER: usize = 2048;
 const FRAME_AT: usize = 64;
 /// Longest frame that fits.
 pub const FRAME_MAX: usize = BUFFER - FRAME_AT;
+/// A switch that is just starting has its hands full.
+const ANSWER: Duration = Duration::from_secs(30);
 /// Most frames sent or received at once.
 pub const BATCH: usize = 32;
 
@@ -52,7 +54,7 @@ impl Port {
     /// Connects to a switch that listens at `socket`; all receive buffers are offered.
     pub fn connect(socket: &Path, index: usize, packed: bool) -> Result<Port> {
         let mut front = Frontend::connect(socket)?;
-        front.set_timeout(Some(Duration::from_secs(10)))?;
+        front.set_timeout(Some(ANSWER))?;
         let packed_bit = if packed { RING_PACKED } else { 0 };
         let wanted = VERSION_1 | VHOST_USER_PROTOCOL | MRG_RXBUF | IN_ORDER | packed_bit;
         let agreed = front.negotiate(Offer { virtio: wanted, protocol: ProtocolFeatures::REPLY_ACK })?;
