@@ -17,7 +17,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::thread;
-use std::time::Instant;
 
 /// How cargo-fuzz instruments code.
 const FLAGS: &str = "--cfg fuzzing \
