@@ -9,6 +9,8 @@ mod hostile_rings;
 mod idle;
 mod killed_guest;
 mod killed_switch;
+mod linux_guests;
+mod migration;
 mod stage;
 mod storm;
 
@@ -22,6 +24,8 @@ pub(crate) fn scenarios() -> impl Iterator<Item = &'static Scenario> {
         storm::SCENARIOS,
         killed_guest::SCENARIOS,
         killed_switch::SCENARIOS,
+        linux_guests::SCENARIOS,
+        migration::SCENARIOS,
     ];
     families.into_iter().flatten()
 }
