@@ -196,8 +196,8 @@ impl Model {
 
     fn populate(&mut self, container: &Container) -> Result<(), DescriptionError> {
         let id = container.id;
-        let kinds: [(ObjectType, u32, fn(&mut Self, u32, u32) -> Result<(), dpaa2_defs::mc::header::Status>);
-            5] = [
+        type Create = fn(&mut Model, u32, u32) -> Result<(), dpaa2_defs::mc::header::Status>;
+        let kinds: [(ObjectType, u32, Create); 5] = [
             (ObjectType::DPMCP, container.dpmcp, Self::create_dpmcp),
             (ObjectType::DPIO, container.dpio, Self::create_dpio),
             (ObjectType::DPBP, container.dpbp, Self::create_dpbp),
@@ -206,10 +206,7 @@ impl Model {
         ];
         for (object_type, count, create) in kinds {
             for _ in 0..count {
-                let number = self.mc.free_id(object_type).max(1);
-                let number = (number..)
-                    .find(|n| !self.mc.objects.contains_key(&object_type.with_id(*n)))
-                    .unwrap_or(number);
+                let number = self.mc.free_id(object_type);
                 create(self, number, id).map_err(|status| DescriptionError::Value {
                     object: format!("dprc.{id}"),
                     what: format!("{count} of {object_type} can't be had ({status})"),

@@ -124,7 +124,7 @@ impl Rig {
     }
 
     /// Writes data into buffer `n`, taken from the pool, and gives its descriptor.
-    fn to_send(&mut self, n: u64, data: &[u8]) -> Fd {
+    fn frame_to_send(&mut self, n: u64, data: &[u8]) -> Fd {
         let address = Self::buffer(100 + n);
         self.write(address + 128, data);
         let _ = self.model.bman.release(2, self.bpid, address);
@@ -362,7 +362,7 @@ fn a_sent_frame_gets_its_checksums_and_its_buffer_returns_to_the_pool() {
     frame[24..26].fill(0);
     frame[40..42].fill(0);
     let free = rig.model.bman.free(2, 1);
-    let fd = rig.to_send(0, &frame);
+    let fd = rig.frame_to_send(0, &frame);
     let tx = rig.queue(QueueType::TX, 0, 0);
     rig.model.qman.enqueue(tx, fd).unwrap();
     rig.model.poll();
@@ -375,7 +375,7 @@ fn a_sent_frame_gets_its_checksums_and_its_buffer_returns_to_the_pool() {
 #[test]
 fn a_frame_is_confirmed_where_that_is_asked_for() {
     let mut rig = Rig::new("lx2160a", "");
-    let fd = rig.to_send(0, &udp(1000, 18));
+    let fd = rig.frame_to_send(0, &udp(1000, 18));
     let (tx, confirm) = (rig.queue(QueueType::TX, 0, 0), rig.queue(QueueType::TX_CONFIRM, 0, 0));
     rig.model.qman.enqueue(tx, fd).unwrap();
     rig.model.poll();
@@ -406,7 +406,7 @@ fn classes_share_the_wire_as_scheduled() {
         for n in 0..8 {
             let mut frame = udp(1000, 18);
             frame[0] = tc;
-            let fd = rig.to_send(u64::from(tc) * 8 + n, &frame);
+            let fd = rig.frame_to_send(u64::from(tc) * 8 + n, &frame);
             rig.model.qman.enqueue(tx, fd).unwrap();
         }
     }
@@ -440,7 +440,7 @@ fn congestion_is_written_to_memory_when_it_begins_and_when_it_ends() {
     rig.model.stop_clock();
     let tx = rig.queue(QueueType::TX, 0, 0);
     for n in 0..4 {
-        let fd = rig.to_send(n, &udp(1000, 18));
+        let fd = rig.frame_to_send(n, &udp(1000, 18));
         rig.model.qman.enqueue(tx, fd).unwrap();
     }
     rig.model.run();
@@ -464,7 +464,7 @@ fn the_link_is_up_when_both_ends_are_and_changes_are_announced() {
     assert_eq!(rustix::io::read(&event, &mut [0; 8]), Ok(8));
     let status = rig.done(dpni, &GetIrqStatus { events: u32::MAX.into(), index: 0 });
     assert_eq!(status.events.get() & dpni::event::LINK_CHANGED, dpni::event::LINK_CHANGED);
-    let fd = rig.to_send(0, &udp(1000, 18));
+    let fd = rig.frame_to_send(0, &udp(1000, 18));
     let tx = rig.queue(QueueType::TX, 0, 0);
     rig.model.qman.enqueue(tx, fd).unwrap();
     rig.model.poll();
@@ -606,7 +606,7 @@ fn both_generations_of_portals_release_acquire_enqueue_and_dequeue() {
         // More than a lap of the enqueue ring, in bursts of 5.
         for burst in 0..8u32 {
             let fds: Vec<Fd> =
-                (0..5).map(|n| portal.rig.to_send(n + 5 * u64::from(burst), &udp(1000, 18))).collect();
+                (0..5).map(|n| portal.rig.frame_to_send(n + 5 * u64::from(burst), &udp(1000, 18))).collect();
             let index = (burst * 5) & portal.layout.eqcr_pi_mask();
             portal.enqueue(index, tx, &fds);
             assert_eq!(

@@ -116,7 +116,7 @@ impl Model {
                 None => self.count_discard(index),
             },
             Verdict::Tx(id) => match self.ni_index(id) {
-                Some(ni) => self.to_wire(ni, frame, hops + 1),
+                Some(ni) => self.put_on_link(ni, frame, hops + 1),
                 None => self.count_discard(index),
             },
         }
@@ -447,7 +447,7 @@ impl Model {
                     );
                 }
                 self.spend(index, class, frame.len() as u64);
-                self.to_wire(index, frame, 0);
+                self.put_on_link(index, frame, 0);
             }
             Err((ctrl, rule, what)) => {
                 self.audit.violation(rule, format!("dpni.{}: frame to send: {what}", self.ni_id(index)));
@@ -594,7 +594,7 @@ impl Model {
     }
 
     /// Gives a frame to whatever an interface is connected with.
-    pub(crate) fn to_wire(&mut self, index: usize, frame: Vec<u8>, hops: u8) {
+    pub(crate) fn put_on_link(&mut self, index: usize, frame: Vec<u8>, hops: u8) {
         let peer = self.peer_of(index);
         let is_up = self.link_is_up(index);
         let now = self.now_ns;

@@ -201,7 +201,7 @@ impl Model {
         c: &dprc::CreateContainer,
     ) -> Result<dprc::CreatedContainer, Status> {
         self.allowed(id, option::SPAWN_ALLOWED)?;
-        let child = self.mc.free_id(ObjectType::DPRC).max(2);
+        let child = self.mc.free_id(ObjectType::DPRC);
         let icid = match c.icid.get() {
             dprc::CreateContainer::ANY_ICID => {
                 (1..).find(|icid| self.mc.containers.values().all(|d| d.icid != *icid))

@@ -173,9 +173,9 @@ impl Mc {
         self.objects.insert(object, Object { container, is_plugged: true, label, irq: ObjectIrq::default() });
     }
 
-    /// The lowest number no object of a type has.
+    /// The lowest number from 1 on that no object of a type has.
     pub(crate) fn free_id(&self, object_type: ObjectType) -> u32 {
-        (0..).find(|&id| !self.objects.contains_key(&object_type.with_id(id))).expect("2^32 numbers")
+        (1..).find(|&id| !self.objects.contains_key(&object_type.with_id(id))).expect("2^32 numbers")
     }
 
     /// Objects in a container, sorted.
