@@ -387,10 +387,11 @@ impl Dataplane {
 
     /// Ends the workers. Their queues are dropped.
     pub fn stop(&mut self) {
+        // Tells workers only that began: others end because their gate goes.
+        self.broadcast(|| Command::Stop);
         for worker in &mut self.workers {
             worker.gate = None;
         }
-        self.broadcast(|| Command::Stop);
         for worker in &mut self.workers {
             if let Some(thread) = worker.thread.take() {
                 // A worker that panicked has said so on standard error already.
