@@ -85,7 +85,7 @@ pub(crate) fn silently_refused(role: Role) -> BTreeSet<i64> {
         Role::Control => &[],
         Role::Worker => THREADS,
     };
-    PROGRAMS.iter().chain(threads).map(|&number| i64::from(number)).collect()
+    PROGRAMS.iter().chain(threads).copied().collect()
 }
 
 /// The numbers of the calls that a role may make.
@@ -94,7 +94,7 @@ pub(crate) fn of(role: Role) -> BTreeSet<i64> {
         Role::Control => CONTROL,
         Role::Worker => WORKER,
     };
-    EVERY_THREAD.iter().chain(own).map(|&number| i64::from(number)).collect()
+    EVERY_THREAD.iter().chain(own).copied().collect()
 }
 
 #[cfg(test)]
