@@ -191,6 +191,10 @@ impl Model {
                 });
             }
         }
+        // Connections were made before any driver was there to be told.
+        for object in model.mc.objects.values_mut() {
+            object.irq.status = 0;
+        }
         Ok(model)
     }
 

@@ -250,6 +250,10 @@ unsafe extern "C" fn statx(
     mask: u32,
     buffer: *mut c_void,
 ) -> c_int {
+    // Without a path it is only asked whether the system has this call; this is how it says yes.
+    if path.is_null() {
+        return fail(libc::EFAULT);
+    }
     // SAFETY: the caller's promise.
     unsafe { with_path(path, |path| real::statx(directory, path, flags, mask, buffer)) }
 }

@@ -91,7 +91,7 @@ extern "C" fn handle(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_
 /// Not one of ours: what would have happened without this library.
 fn pass_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     // SAFETY: written once, by `install`, before any fault could be handled.
-    let previous = unsafe { (*(&raw const PREVIOUS)).assume_init() };
+    let previous = unsafe { PREVIOUS.assume_init() };
     match previous.sa_sigaction {
         libc::SIG_DFL | libc::SIG_IGN => {
             // SAFETY: gives the signal its default; the instruction faults again when the handler returns.

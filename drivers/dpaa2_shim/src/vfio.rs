@@ -229,6 +229,7 @@ impl Vfio {
     }
 
     /// Maps a region; `None` if the descriptor isn't ours.
+    #[expect(clippy::too_many_arguments, reason = "those of mmap")]
     pub fn mmap(
         &self,
         backend: &dyn Backend,

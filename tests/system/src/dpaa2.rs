@@ -6,7 +6,7 @@
 //! and every buffer accounted for.
 
 use anyhow::{Context as _, Result, bail, ensure};
-use lab::{Process, target_dir, wait_until};
+use lab::{Process, run_to_end, target_dir, wait_until};
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -43,6 +43,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("dpaa2/testpmd-stop-start", NEEDS, stop_start),
     Scenario::new("dpaa2/testpmd-two-processes", NEEDS, two_processes),
     Scenario::new("dpaa2/event-selftest", NEEDS, event_selftest),
+    Scenario::new("dpaa2/ringway-fslmc-through-vfio", NEEDS, ringway_fslmc),
 ];
 
 const PROMPT: &str = "testpmd> ";
@@ -628,6 +629,32 @@ fn event_selftest(context: &Context) -> Result<()> {
         ensure!(log.contains(&format!("{name} Passed")), "{name}:\n{log}");
     }
     check(&serde_json::from_str(&std::fs::read_to_string(&report)?)?)
+}
+
+/// Ringway's own VFIO code on the same library: it finds the container, what it holds, and nothing in the way.
+fn ringway_fslmc(context: &Context) -> Result<()> {
+    let (description, report) = (context.dir.join("board.toml"), context.dir.join("report.json"));
+    std::fs::write(&description, board("ls2088a", 1, Wiring::Held))?;
+    let environment = [
+        format!("DPAA2_MODEL={}", description.display()),
+        format!("DPAA2_MODEL_REPORT={}", report.display()),
+        format!("TMPDIR={}", context.dir.display()),
+        format!("LD_PRELOAD={}", target_dir().join("release/libdpaa2_shim.so").display()),
+        target_dir().join("release/ringway").display().to_string(),
+    ];
+    for (words, expected) in [
+        (&["fslmc", "list"][..], "dpmac.1"),
+        (&["fslmc", "show", "dpni.1"], "02:4d:00:00:00:01"),
+        (&["fslmc", "check"], "dprc.2 can be opened"),
+    ] {
+        let args: Vec<&str> = environment.iter().map(String::as_str).chain(words.iter().copied()).collect();
+        let said = run_to_end("env", &args, COMMAND_LIMIT)?;
+        ensure!(said.contains(expected), "`ringway {}`: {said}", words.join(" "));
+        let report: Value = serde_json::from_str(&std::fs::read_to_string(&report)?)?;
+        check(&report)?;
+        ensure!(report["open_tokens"] == 0, "tokens are closed: {report:#}");
+    }
+    Ok(())
 }
 
 #[cfg(test)]
