@@ -39,12 +39,14 @@ use anyhow::{Result, bail};
 use lab::switch::System;
 use lab::{HugePages, Pages, Placement};
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use measure::{Bench, Group, Run};
 
 /// 2 MiB pages reserved: OVS-DPDK's pool of 262,144 buffers takes 800 MB, the load little.
 const HUGE_PAGES: u64 = 1024;
+/// A quick benchmark begins no second round of anything after this: it is to end within five minutes.
+const QUICK_LIMIT: Duration = Duration::from_secs(220);
 /// A system that fails so often in a group is not started for it again.
 const FAILURES_MAX: usize = 2;
 
@@ -57,7 +59,7 @@ pub struct Options {
     pub quick: bool,
     /// Only cases whose names contain one of these; empty means all.
     pub only: Vec<String>,
-    /// Runs wanted of each system in one placement; 5, or 3 when quick, unless given.
+    /// Runs wanted of each system in one placement; 5, or 2 when quick, unless given.
     pub runs: Option<usize>,
     /// Core of the system under test.
     pub switch_core: usize,
@@ -71,7 +73,7 @@ pub struct Options {
 
 impl Options {
     fn runs(&self) -> usize {
-        self.runs.unwrap_or(if self.quick { 3 } else { 5 })
+        self.runs.unwrap_or(if self.quick { 2 } else { 5 })
     }
 
     /// Rounds after which a group ends even if the placement kept changing.
@@ -114,7 +116,7 @@ pub fn run(options: &Options, mut each: impl FnMut(&Report) -> Result<()>) -> Re
     for (index, group) in groups.iter().enumerate() {
         let minutes = start.elapsed().as_secs_f64() / 60.0;
         eprintln!("-- {}/{} after {minutes:.1} min: {}", index + 1, groups.len(), group.names().join(" "));
-        run_group(&bench, group, &mut results);
+        run_group(&bench, group, start, &mut results);
         each(&Report::new(&bench, &results))?;
     }
     remove_runtime_directories();
@@ -126,7 +128,7 @@ pub fn names() -> Vec<String> {
     cases::names()
 }
 
-fn run_group(bench: &Bench<'_>, group: &Group, results: &mut Results) {
+fn run_group(bench: &Bench<'_>, group: &Group, start: Instant, results: &mut Results) {
     let systems: Vec<System> =
         group.systems().iter().copied().filter(|system| bench.options.systems.contains(system)).collect();
     let mut failures: BTreeMap<System, usize> = BTreeMap::new();
@@ -136,7 +138,9 @@ fn run_group(bench: &Bench<'_>, group: &Group, results: &mut Results) {
             .copied()
             .filter(|system| failures.get(system).is_none_or(|&count| count < FAILURES_MAX))
             .collect();
-        if left.is_empty() || round >= bench.options.runs() && is_complete(bench, group, &left, results) {
+        let is_late = bench.options.quick && round > 0 && start.elapsed() > QUICK_LIMIT;
+        let is_done = round >= bench.options.runs() && is_complete(bench, group, &left, results);
+        if left.is_empty() || is_late || is_done {
             break;
         }
         for turn in 0..left.len() {
