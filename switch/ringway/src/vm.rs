@@ -26,10 +26,13 @@ const ESCAPE: u8 = 0x1d;
 
 /// Does what was asked for.
 pub fn vm(args: &VmArgs) -> Outcome {
-    let ask = |name: &str, request: Request| connect(&args.switch, name)?.ask(&request).map_err(anyhow::Error::from);
+    let ask = |name: &str, request: Request| {
+        connect(&args.switch, name)?.ask(&request).map_err(anyhow::Error::from)
+    };
     let done = |name: &str, request: Request| ask(name, request).map(|_| Verdict::Good);
     match &args.action {
         VmAction::Become => become_machine(),
+        VmAction::Keep => vmm::keeper::keep().map(|()| Verdict::Good),
         VmAction::List { json } => list(&args.switch, *json),
         VmAction::Show { name, json } => {
             let status = connect(&args.switch, name)?.status()?;
@@ -97,7 +100,18 @@ fn list(args: &SwitchArgs, json: bool) -> Outcome {
 
 fn machines(rows: &[Status]) -> String {
     let mut table = Table::new([
-        "MACHINE", "STATE", "KERNEL", ">CPUS", ">MEMORY", ">OVERHEAD", ">PID", ">UP", ">SENT", ">RECEIVED", ">LOST", "PORTS",
+        "MACHINE",
+        "STATE",
+        "KERNEL",
+        ">CPUS",
+        ">MEMORY",
+        ">OVERHEAD",
+        ">PID",
+        ">UP",
+        ">SENT",
+        ">RECEIVED",
+        ">LOST",
+        "PORTS",
     ]);
     for row in rows {
         let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
@@ -152,9 +166,8 @@ fn exits(args: &SwitchArgs, name: &str, reset: bool, json: bool, watch: bool) ->
 }
 
 fn exit_table(vcpus: &[VcpuExits]) -> String {
-    let mut table = Table::new([
-        ">VCPU", "KIND", ">COUNT", ">MIN", ">MEAN", ">P50", ">P99", ">MAX", ">STDDEV", ">SUM",
-    ]);
+    let mut table =
+        Table::new([">VCPU", "KIND", ">COUNT", ">MIN", ">MEAN", ">P50", ">P99", ">MAX", ">STDDEV", ">SUM"]);
     for VcpuExits { vcpu, rows } in vcpus {
         for row in rows {
             let time = |ns: f64| format!("{}s", unit(ns / 1e9));

@@ -12,7 +12,8 @@ use crate::flows::PortNumbers;
 use crate::keys::*;
 use crate::read::{At, FromToml, List, Node, Place, Reader, quoted, unknown_word};
 use crate::types::{
-    BridgeName, CpuId, CpuSet, IfName, MacAddr, PortName, PortNumber, SocketPath, VlanId, shorten,
+    BridgeName, CpuId, CpuSet, IfName, MacAddr, Mtu, PortName, PortNumber, QueuePairs, SocketPath, VlanId,
+    shorten,
 };
 
 /// What a file is checked against besides itself.
@@ -48,7 +49,10 @@ pub(crate) fn check(file: File, context: &Context, reader: &mut Reader<'_>) -> O
     let has_fslmc = file.fslmc.is_some();
     let fslmc = file.fslmc.map(|keys| checker.fslmc(keys));
     let bridge_keys = list(file.bridge);
-    let port_keys = list(file.port);
+    let mut port_keys = list(file.port);
+    let vm_keys = list(file.vm);
+    let base = control.as_ref().map(|control| control.socket.as_path().to_owned());
+    port_keys.extend(implied_ports(&vm_keys, &port_keys, &bridge_keys, base.as_deref()));
     let bridge_names = Names::of(bridge_keys.iter().map(|keys| &keys.name), "bridge", checker.reader);
     let port_names = Names::of(port_keys.iter().map(|keys| &keys.name), "port", checker.reader);
 
@@ -58,6 +62,7 @@ pub(crate) fn check(file: File, context: &Context, reader: &mut Reader<'_>) -> O
         .filter_map(|keys| checker.flow(keys, &bridge_names, &port_names, &ports))
         .collect();
     let guests = checker.guests(list(file.guest), &port_names, &ports);
+    let vms = checker.vms(vm_keys, &ports, base.as_deref());
     Some(Config {
         workers: Workers { cores: cores?, idle: idle(&workers)?, caches: caches(&workers)? },
         memory: Memory {
@@ -73,7 +78,38 @@ pub(crate) fn check(file: File, context: &Context, reader: &mut Reader<'_>) -> O
         ports,
         flows,
         guests,
+        vms,
     })
+}
+
+/// The ports that virtual machines name and the file doesn't list: vhost-user, with a socket beside the control socket.
+fn implied_ports(
+    vms: &[VmKeys],
+    ports: &[PortKeys],
+    bridges: &[BridgeKeys],
+    control: Option<&Path>,
+) -> Vec<PortKeys> {
+    let listed: BTreeSet<_> = ports.iter().filter_map(|keys| Some(&keys.name.as_ref()?.value)).collect();
+    let first_bridge = bridges.first().and_then(|keys| keys.name.as_ref());
+    let nets = vms.iter().flat_map(|vm| vm.net.iter().flat_map(|at| &at.value.items));
+    let implied = nets.filter_map(|net| {
+        let name = net.port.as_ref().filter(|name| !listed.contains(&name.value))?;
+        let place = &net.place;
+        let at = |value| At { value, place: place.clone() };
+        let socket = vmm_config::control_path(control?, &format!("port-{}", name.value));
+        Some(PortKeys {
+            place: place.clone(),
+            name: Some(name.clone()),
+            bridge: net.bridge.clone().or_else(|| Some(At { place: place.clone(), ..first_bridge?.clone() })),
+            driver: Some(At { value: DriverKind::VhostUser, place: place.clone() }),
+            mtu: Some(At { value: Mtu::ETHERNET, place: place.clone() }),
+            up: Some(At { value: true, place: place.clone() }),
+            queues: Some(At { value: QueuePairs::ONE, place: place.clone() }),
+            socket: Some(at(socket.to_string_lossy().into_owned())),
+            ..PortKeys::default()
+        })
+    });
+    implied.collect()
 }
 
 /// The keys of a table; with every default if the file doesn't have it.
@@ -656,6 +692,111 @@ impl Checker<'_, '_, '_> {
             })
         });
         guests.collect()
+    }
+
+    fn vms(&mut self, keys: Vec<VmKeys>, ports: &[Port], control: Option<&Path>) -> Vec<vmm_config::Vm> {
+        let mut names = Unique::default();
+        let mut used = Unique::default();
+        let vms = keys.into_iter().filter_map(|keys| {
+            if let Some(at) = &keys.name {
+                names.claim(at.value.clone(), &at.value, &at.place, self.reader);
+            }
+            let name: Option<vmm_config::VmName> = self.word(keys.name.as_ref());
+            let kernel: Option<vmm_config::Kernel> = self.word(keys.kernel.as_ref());
+            let memory: Option<vmm_config::MemorySize> = self.word(keys.memory.as_ref());
+            let kernel = match kernel? {
+                vmm_config::Kernel::File(_) => vmm_config::Kernel::File(self.file(keys.kernel.as_ref()?)?),
+                builtin => builtin,
+            };
+            let initrd = match &keys.initrd {
+                Some(at) => Some(self.file(at)?),
+                None => None,
+            };
+            for pin in keys.pins.iter().flat_map(|at| &at.value.items) {
+                if let Some(cpus) = self.context.cpus.as_ref().filter(|cpus| !cpus.contains(pin.value)) {
+                    let what = format!("this machine has no processor {}", pin.value);
+                    self.reader.error(&pin.place, what, Some(cpus.to_string()));
+                }
+            }
+            let nets = keys.net.map(|at| at.value.items).unwrap_or_default();
+            let net: Vec<_> = nets.iter().filter_map(|net| self.vm_net(net, ports, &mut used)).collect();
+            let name = name?;
+            let control = control?;
+            Some(vmm_config::Vm {
+                kernel,
+                initrd,
+                command_line: keys.cmdline?.value,
+                cpus: i64::from(keys.cpus?.value.get()).try_into().ok()?,
+                pins: keys
+                    .pins
+                    .iter()
+                    .flat_map(|at| &at.value.items)
+                    .map(|at| at.value.get().into())
+                    .collect(),
+                memory: memory?,
+                huge_pages: keys.huge_pages?.value,
+                net,
+                restart: match keys.restart?.value {
+                    VmRestart::Never => vmm_config::Restart::Never,
+                    VmRestart::OnFailure => vmm_config::Restart::OnFailure,
+                    VmRestart::Always => vmm_config::Restart::Always,
+                },
+                control: vmm_config::control_path(control, name.as_str()),
+                log: Some(vmm_config::control_path(control, name.as_str()).with_extension("log")),
+                name,
+            })
+        });
+        vms.collect()
+    }
+
+    /// A word of the file as one of the types of `vmm_config`.
+    fn word<T: std::str::FromStr<Err = vmm_config::Invalid>>(
+        &mut self,
+        at: Option<&At<String>>,
+    ) -> Option<T> {
+        let at = at?;
+        let parsed: Result<T, vmm_config::Invalid> = at.value.parse();
+        parsed
+            .map_err(|invalid| {
+                self.reader.error(&at.place, invalid.problem(), Some(invalid.allowed().to_owned()))
+            })
+            .ok()
+    }
+
+    fn vm_net(
+        &mut self,
+        keys: &VmNetKeys,
+        ports: &[Port],
+        used: &mut Unique<PortName>,
+    ) -> Option<vmm_config::Net> {
+        let name = keys.port.as_ref()?;
+        used.claim(name.value.clone(), &name.value, &name.place, self.reader);
+        if let Some(at) = keys.ring_size.as_ref().filter(|at| !at.value.get().is_power_of_two()) {
+            let what = format!("{} is no power of two", at.value);
+            self.reader.error(&at.place, what, Some("8, 16, 32, ... 32768".to_owned()));
+        }
+        let port = ports.iter().find(|port| port.name == name.value)?;
+        let vhost = match &port.driver {
+            Driver::VhostUser(vhost) if vhost.mode == SocketMode::Server => vhost,
+            _ => {
+                let what = format!("port `{}` is none that a machine can connect to", port.name);
+                let allowed = "a port with driver = \"vhost-user\" and mode = \"server\", or a new name";
+                self.reader.error(&name.place, what, Some(allowed.to_owned()));
+                return None;
+            }
+        };
+        if let Some(bridge) = keys.bridge.as_ref().filter(|bridge| bridge.value != port.bridge) {
+            let what = format!("port `{}` belongs to bridge `{}`", port.name, port.bridge);
+            self.reader.error(&bridge.place, what, Some("no `bridge` beside a port of the file".to_owned()));
+        }
+        let VmNetBackend::VhostUser = keys.backend.as_ref()?.value;
+        Some(vmm_config::Net {
+            port: name.value.as_str().to_owned(),
+            backend: vmm_config::NetBackend::VhostUser { socket: vhost.socket.as_path().to_owned() },
+            mac: keys.mac.as_ref().map_or(vhost.mac, |at| at.value).bytes(),
+            queue_size: keys.ring_size.as_ref()?.value.get(),
+            mtu: Some(port.mtu.get()),
+        })
     }
 
     fn attachment(

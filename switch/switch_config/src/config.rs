@@ -33,6 +33,8 @@ pub struct Config {
     pub flows: Vec<Flow>,
     /// `[[guest]]`, in the order of the file.
     pub guests: Vec<Guest>,
+    /// `[[vm]]`, in the order of the file.
+    pub vms: Vec<vmm_config::Vm>,
 }
 
 impl Config {
@@ -547,6 +549,8 @@ crate::types::number_type! {
     Window(u32) = 1..=1_048_576, "number of frames";
     /// Entries of a ring; the reader of a file takes powers of two only.
     RingSize(u16) = 8..=32768, "ring size";
+    /// How many processors a virtual machine has.
+    VmCpus(u32) = 1..=32, "number of processors";
 }
 
 impl Rate {
@@ -564,7 +568,14 @@ impl Flows {
     pub const ONE: Flows = Self::new(1).expect("in range");
 }
 
+impl VmCpus {
+    /// What a virtual machine has unless told.
+    pub const ONE: VmCpus = Self::new(1).expect("in range");
+}
+
 impl RingSize {
+    /// What a virtual machine's network device has unless told.
+    pub const VM: RingSize = Self::new(1024).expect("in range");
     /// What front-ends commonly have.
     pub const DEFAULT: RingSize = Self::new(256).expect("in range");
 }

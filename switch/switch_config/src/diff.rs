@@ -195,6 +195,7 @@ fn fixed(old: &Config, new: &Config) -> Vec<Fixed> {
         ("control.mode", old.control.mode != new.control.mode),
         ("fslmc", old.fslmc != new.fslmc),
         ("control.prometheus", old.control.prometheus != new.control.prometheus),
+        ("vm", old.vms != new.vms),
     ];
     fixed.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| Fixed { key, reason: START }).collect()
 }

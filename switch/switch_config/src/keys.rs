@@ -9,7 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use crate::config::{
     DriverKind, Feature, Flows, FrameSize, HugePages, Loops, Pace, Rate, RingSize, RoleKind, SocketMode,
-    Window,
+    VmCpus, Window,
 };
 use crate::read::{
     At, FromToml, List, Node, Place, Reader, from_integer, from_string, integer, section, text, words,
@@ -42,6 +42,8 @@ section! {
         flow: List<FlowKeys>, optional;
         /// Guests that Ringway itself plays, for demos and tests.
         guest: List<GuestKeys>, optional;
+        /// Virtual machines, each a process of its own.
+        vm: List<VmKeys>, optional;
     }
 
     /// The poll loops.
@@ -189,6 +191,45 @@ section! {
         flow: String, required;
     }
 
+    /// A virtual machine, started with the switch. It goes on while the switch is restarted.
+    VmKeys {
+        /// Its name: letters, digits, `-`, `_`, `.`.
+        name: String, required;
+        /// What it starts: a kernel's path, or "builtin:reflect", "builtin:forward", "builtin:generate",
+        /// "builtin:sink" for the micro-guest.
+        kernel: String, required;
+        /// The initial file system's path.
+        initrd: String, optional;
+        /// The kernel's command line.
+        cmdline: String, default(String::new());
+        /// How many processors it has.
+        cpus: VmCpus, default(VmCpus::ONE);
+        /// Processors of this machine that its processors are pinned to, in turn. Not pinned when left out.
+        pins: List<At<CpuId>>, optional;
+        /// Its memory, such as "64M" or "2G".
+        memory: String, default("64M".to_owned());
+        /// Whether its memory comes from huge pages of 2 MiB.
+        huge_pages: bool, default(false);
+        /// Its network devices.
+        net: List<VmNetKeys>, optional;
+        /// When it is started again.
+        restart: VmRestart, default(VmRestart::OnFailure);
+    }
+
+    /// A network device of a virtual machine.
+    VmNetKeys {
+        /// The port of the switch it is one side of: a vhost-user port of this file, or a new one of this name.
+        port: PortName, required;
+        /// With a new port: the bridge it belongs to. The file's first when left out.
+        bridge: BridgeName, optional;
+        /// What moves its frames.
+        backend: VmNetBackend, default(VmNetBackend::VhostUser);
+        /// Its Ethernet address; that of the port when left out.
+        mac: MacAddr, optional;
+        /// Most entries of its rings, a power of two.
+        ring_size: RingSize, default(RingSize::VM);
+    }
+
     /// A guest that Ringway itself plays: the driver side of a vhost-user port. Keys that belong to one role say so.
     GuestKeys {
         /// Its name.
@@ -241,6 +282,22 @@ section! {
 }
 
 words! {
+    /// When a virtual machine is started again.
+    pub enum VmRestart {
+        /// Never.
+        Never = "never",
+        /// When its process or its guest has crashed.
+        OnFailure = "on-failure",
+        /// Also when its guest has powered off.
+        Always = "always",
+    }
+
+    /// What moves the frames of a virtual machine's network device.
+    pub enum VmNetBackend {
+        /// The switch works on the guest's rings.
+        VhostUser = "vhost-user",
+    }
+
     /// What a worker does without traffic.
     pub enum IdleKind {
         /// Sleeps, uses no processor, and is woken by the first frame.
@@ -342,7 +399,7 @@ impl serde::Serialize for List<At<CpuId>> {
 }
 
 from_integer! {
-    CpuId; VlanId; PortNumber; Mtu; QueuePairs; FrameSize; Flows; RingSize; Window;
+    CpuId; VlanId; PortNumber; Mtu; QueuePairs; FrameSize; Flows; RingSize; VmCpus; Window;
     Micros; Millis; PoolBuffers; BufferBytes; AgeingSeconds; MacLimit; CacheEntries; CacheMasks;
 }
 

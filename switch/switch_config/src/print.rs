@@ -6,7 +6,8 @@ use std::path::Path;
 use toml::Value;
 
 use crate::config::*;
-use crate::keys::{IdleKind, VlanModeKind};
+use crate::keys::{IdleKind, VlanModeKind, VmNetBackend, VmRestart};
+use crate::types::MacAddr;
 
 /// TOML that parses to the same configuration.
 ///
@@ -33,6 +34,9 @@ pub fn print(config: &Config) -> String {
     }
     for each in &config.guests {
         guest(&mut page, each);
+    }
+    for each in &config.vms {
+        vm(&mut page, each);
     }
     page.0
 }
@@ -250,6 +254,40 @@ fn guest(page: &mut Page, guest: &Guest) {
         }
         Role::Reflect | Role::Sink => {}
     }
+}
+
+fn vm(page: &mut Page, vm: &vmm_config::Vm) {
+    page.header("[[vm]]");
+    page.text("name", &vm.name);
+    page.text("kernel", &vm.kernel);
+    if let Some(initrd) = &vm.initrd {
+        page.text("initrd", initrd.display());
+    }
+    page.text("cmdline", &vm.command_line);
+    page.number("cpus", vm.cpus.get());
+    if !vm.pins.is_empty() {
+        page.set("pins", list(vm.pins.iter().map(|&pin| i64::from(pin))));
+    }
+    page.text("memory", vm.memory);
+    page.set("huge_pages", vm.huge_pages);
+    let net = vm.net.iter().map(|net| {
+        let vmm_config::NetBackend::VhostUser { socket: _ } = &net.backend;
+        let mut table = toml::Table::new();
+        table.insert("port".to_owned(), net.port.clone().into());
+        table.insert("backend".to_owned(), VmNetBackend::VhostUser.word().into());
+        if let Some(mac) = MacAddr::new(net.mac) {
+            table.insert("mac".to_owned(), mac.to_string().into());
+        }
+        table.insert("ring_size".to_owned(), i64::from(net.queue_size).into());
+        Value::Table(table)
+    });
+    page.set("net", list(net));
+    let restart = match vm.restart {
+        vmm_config::Restart::Never => VmRestart::Never,
+        vmm_config::Restart::OnFailure => VmRestart::OnFailure,
+        vmm_config::Restart::Always => VmRestart::Always,
+    };
+    page.text("restart", restart);
 }
 
 fn list<T: Into<Value>>(values: impl Iterator<Item = T>) -> Value {

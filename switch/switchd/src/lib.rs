@@ -9,6 +9,7 @@ mod dataplane;
 mod dpaa2;
 mod guests;
 mod hurry;
+mod machines;
 mod ports;
 mod privileges;
 mod reconfigure;

@@ -17,6 +17,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use worker::{FaultReport, FaultSink};
 
 use crate::guests::{Guests, sends};
+use crate::machines::Machines;
 use crate::privileges;
 use crate::reconfigure::reconfigure;
 use crate::switch::Switch;
@@ -59,7 +60,10 @@ pub fn run(config: Config, options: RunOptions) -> anyhow::Result<Summary> {
 
 enum Why {
     TimeIsOver,
+    /// By whoever manages services: machines go on without the switch.
     Told,
+    /// By somebody at the keyboard: all of it is to end.
+    Interrupted,
     HandedOver(Handed),
 }
 
@@ -69,6 +73,7 @@ async fn live(config: Config, mut options: RunOptions) -> anyhow::Result<Summary
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
     // Before any thread is started: each begins with what its parent has left.
+    let machines = Machines::start(&config.vms)?;
     privileges::give_up(&config);
     let path = config.control.socket.as_path().to_owned();
     let mut predecessor = match options.take_over {
@@ -146,7 +151,7 @@ async fn live(config: Config, mut options: RunOptions) -> anyhow::Result<Summary
         tokio::select! {
             () = &mut end => break Why::TimeIsOver,
             _ = terminate.recv() => break Why::Told,
-            _ = interrupt.recv() => break Why::Told,
+            _ = interrupt.recv() => break Why::Interrupted,
             _ = hang_up.recv() => match reload(&switch).await {
                 Ok(done) => tracing::info!(changes = ?done, "configuration read again"),
                 Err(error) => tracing::error!("configuration not changed: {error:#}"),
@@ -161,9 +166,10 @@ async fn live(config: Config, mut options: RunOptions) -> anyhow::Result<Summary
             }
         }
     };
+    let stops_machines = matches!(why, Why::TimeIsOver | Why::Interrupted);
     let patience = match why {
         Why::TimeIsOver => PATIENCE,
-        Why::Told => PATIENCE_WHEN_TOLD,
+        Why::Told | Why::Interrupted => PATIENCE_WHEN_TOLD,
         Why::HandedOver(handed) => {
             server.abort();
             socket.leave();
@@ -178,7 +184,14 @@ async fn live(config: Config, mut options: RunOptions) -> anyhow::Result<Summary
     let states: Vec<_> = switch.borrow().port_rows().into_iter().map(|row| (row.state, row.reason)).collect();
     let guests = std::mem::replace(&mut switch.borrow_mut().guests, Guests::none());
     // Guests end on threads of their own, while this one goes on serving their connections.
-    let guests = tokio::task::spawn_blocking(move || guests.finish(patience)).await?;
+    let guests = tokio::task::spawn_blocking(move || {
+        let mut rows = guests.finish(patience);
+        if stops_machines {
+            rows.extend(machines.stop());
+        }
+        rows
+    })
+    .await?;
     let mut summary = summary(&switch, started);
     for (row, (state, reason)) in summary.ports.iter_mut().zip(states) {
         (row.state, row.reason) = (state, reason);

@@ -5,6 +5,7 @@
 //!   into, is one process.
 //! - [`protocol`] is what can be asked of a machine through its control socket, [`Client`] asks.
 //! - [`exits`] are the statistics of its processors.
+//! - [`keeper`] starts machines for a switch, and again when they fail.
 //!
 //! Threads: one a processor; one a network device, which keeps its link; one for the control socket and one for each
 //! connection to it; the main thread, which decides. Events reach the main thread through one channel.
@@ -14,6 +15,7 @@ mod client;
 mod console;
 mod control;
 pub mod exits;
+pub mod keeper;
 mod life;
 mod machine_process;
 mod platform;

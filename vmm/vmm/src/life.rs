@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::protocol::GuestCounts;
+
 /// How a machine has ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct End {
@@ -11,6 +13,8 @@ pub struct End {
     pub kind: EndKind,
     /// What there is to say about it: where a guest that crashed was, who stopped it.
     pub detail: String,
+    /// What the micro-guest has counted, if that was what ran.
+    pub guest: Option<GuestCounts>,
 }
 
 /// In which way a machine has ended.
@@ -31,7 +35,7 @@ pub enum EndKind {
 
 impl End {
     pub(crate) fn new(kind: EndKind, detail: impl Into<String>) -> End {
-        End { kind, detail: detail.into() }
+        End { kind, detail: detail.into(), guest: None }
     }
 
     /// Whether it is a failure, which a restart may cure.

@@ -191,9 +191,10 @@ impl Process {
         }
     }
 
-    fn finish(&mut self, end: End) -> End {
+    fn finish(&mut self, mut end: End) -> End {
         self.state = State::Ending;
         self.machine.vcpus.end();
+        end.guest = self.machine.guest_counts();
         for waiting in self.waiting.drain(..) {
             // Who doesn't wait any more needn't know.
             let _ = waiting.send(Answer::Ended(end.clone()));

@@ -39,8 +39,6 @@ pub struct Vm {
     pub huge_pages: bool,
     /// Network devices, in the order of their PCI numbers.
     pub net: Vec<Net>,
-    /// Disks, behind the network devices.
-    pub disks: Vec<Disk>,
     /// When it is started again.
     pub restart: Restart,
     /// Its control socket.
@@ -74,16 +72,6 @@ pub enum NetBackend {
         /// Where it listens.
         socket: PathBuf,
     },
-}
-
-/// A disk.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Disk {
-    /// The image, raw.
-    pub path: PathBuf,
-    /// Whether the guest may only read it.
-    pub read_only: bool,
 }
 
 /// Where the control socket of machine `name` is: beside that of its switch, named after both.
