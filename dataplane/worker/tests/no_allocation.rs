@@ -63,7 +63,7 @@ impl RxQueue for Source {
         for frame in &mut self.frames {
             frame[30..34].copy_from_slice(&(self.next % self.flows).to_be_bytes());
             // Every 16th has a source address of its own to learn.
-            frame[11] = if self.next % 16 == 0 { (self.next / 16) as u8 } else { 1 };
+            frame[11] = if self.next.is_multiple_of(16) { (self.next / 16) as u8 } else { 1 };
             self.next = self.next.wrapping_add(1);
             // SAFETY: the frames stay where they are until the burst is released.
             unsafe { burst.push(frame.as_ptr(), FRAME_BYTES as u32, Offload::default(), 0) };

@@ -11,7 +11,7 @@ use dpaa2_mc::{
     SetupError, Taildrop,
 };
 use dpaa2_model::{Description, Fault, Model, ModelBus, SharedModel};
-use fslmc_bus::{Bus, Device, PortalError};
+use fslmc_bus::{Bus, PortalError};
 
 const BOARD: &str = r#"
     soc = "lx2160a"

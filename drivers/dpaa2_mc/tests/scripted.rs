@@ -24,7 +24,10 @@ enum Answer {
 
 /// Answers in order, for the command each is for; any other command fails the test. What was sent is kept.
 #[derive(Clone, Default)]
-struct Script(Arc<Mutex<(VecDeque<(CommandId, Answer)>, Vec<Frame>)>>);
+struct Script(Arc<Mutex<Exchange>>);
+
+/// Answers to come, and what was sent.
+type Exchange = (VecDeque<(CommandId, Answer)>, Vec<Frame>);
 
 impl Script {
     fn answer<C: Command>(&self, answer: Answer) -> &Self {

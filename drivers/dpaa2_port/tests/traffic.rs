@@ -204,7 +204,7 @@ fn checksums_left_open_are_completed_by_hardware_or_by_us() {
         let board = Board::new("lx2160a");
         let mut port = board.port_with(dpaa2_port::PortConfig { checksums, ..small(1) });
         port.transmit(&[(open.clone(), request)]);
-        assert_eq!(board.sent(1), [whole.clone()], "hardware: {checksums}");
+        assert_eq!(board.sent(1), std::slice::from_ref(&whole), "hardware: {checksums}");
         let past_the_end = Offload { csum_start: 4000, ..request };
         port.transmit(&[(open.clone(), past_the_end)]);
         assert_eq!(port.drops(DropReason::BadOffload), 1);

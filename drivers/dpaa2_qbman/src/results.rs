@@ -120,11 +120,6 @@ impl<B: Bus> Results<B> {
         Ok(answered)
     }
 
-    #[cfg(test)]
-    pub(crate) fn iova(&self) -> u64 {
-        self.memory.iova()
-    }
-
     /// How the command under way stands. An answer without frames is taken: tell the
     /// [portal](crate::Portal::pull_answered).
     pub fn settled(&mut self) -> Settled {

@@ -11,6 +11,10 @@
 //! UNSAFETY: the ring works on raw memory that it shares with a device, as promised to its constructor.
 #![cfg_attr(test, allow(unsafe_code))]
 
+// Where the guest's sources expect it.
+#[cfg(test)]
+extern crate virtio_defs;
+
 #[path = "../guest/mailbox.rs"]
 pub mod mailbox;
 #[cfg(test)]

@@ -74,11 +74,8 @@ impl Board {
             layout::EXIT_PORT => return Effect::Exit(first),
             layout::SLEEP_PORT if first == layout::SLEEP_OFF => return Effect::PowerOff,
             // Shares its port with the PCI address register, which takes only whole words.
-            layout::RESET_PORT if data.len() == 1 => {
-                if first & 4 != 0 {
-                    return Effect::Reset;
-                }
-            }
+            layout::RESET_PORT if data.len() == 1 && first & 4 != 0 => return Effect::Reset,
+            layout::RESET_PORT if data.len() == 1 => {}
             KEYBOARD_STATUS if first == KEYBOARD_RESET => return Effect::Reset,
             layout::PCI_ADDRESS_PORT..=0xcff => self.pci.write_port(port - layout::PCI_ADDRESS_PORT, data),
             _ => {}

@@ -36,8 +36,11 @@ const PREPARE_LIMIT: Duration = Duration::from_secs(60);
 /// How long either waits for the other while frames rest.
 const HELD_LIMIT: Duration = Duration::from_secs(1);
 
+/// Finds one of a port's counters.
+type CounterOf = fn(&PortCounters) -> &Counter;
+
 /// The counters of a port that go on, by the names they are handed over with.
-const COUNTERS: [(&str, fn(&PortCounters) -> &Counter); 9] = [
+const COUNTERS: [(&str, CounterOf); 9] = [
     ("rx_frames", |c| &c.rx_frames),
     ("rx_bytes", |c| &c.rx_bytes),
     ("tx_frames", |c| &c.tx_frames),
