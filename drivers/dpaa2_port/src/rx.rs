@@ -225,32 +225,47 @@ impl<B: Bus> Dpaa2Rx<B> {
         }
     }
 
-    /// Gives back every frame that the queue still gets, once its interface has stopped.
+    /// Gives back every frame that is left in the queue, once its interface has stopped.
     fn drain(&mut self) {
+        // What is under way may have been answered before the last frames came: only a pull that is asked for now says
+        // that there are no more.
+        let mut left = self.finish_pull();
         for _ in 0..DRAIN_PULLS_MAX {
-            let mut frames = 0;
-            let started = Instant::now();
-            while self.io.portal.is_pulling() && self.fault.is_none() && started.elapsed() < SETTLE_TIMEOUT {
-                let taken = self.take();
-                for n in 0..taken {
-                    let fd = self.fds[n];
-                    match self.pools.pieces(&fd) {
-                        Ok(_) => self.give_back(&fd),
-                        Err(bad) => {
-                            self.refuse(&fd, bad);
-                        }
-                    }
-                }
-                frames += taken;
-                // As `receive`: never more than a burst before buffers go back.
-                let _ = self.flush(false);
+            // A pool that takes nothing stops the draining: `ask` asks for no more.
+            let _ = self.flush(true);
+            if left.is_none() {
+                return;
             }
             self.ask();
-            let answered = self.fault.is_none() && !self.results.is_waiting();
-            if (frames == 0 && self.results.settled() != Settled::Frames) || answered {
-                break;
+            if !self.io.portal.is_pulling() {
+                return;
+            }
+            left = self.finish_pull().filter(|&frames| frames > 0);
+        }
+    }
+
+    /// Waits for the answer to the pull under way and gives its frames back. Returns how many; `None` when it doesn't come
+    /// to an end.
+    fn finish_pull(&mut self) -> Option<usize> {
+        let started = Instant::now();
+        let mut frames = 0;
+        while self.io.portal.is_pulling() {
+            let taken = self.take();
+            for n in 0..taken {
+                let fd = self.fds[n];
+                match self.pools.pieces(&fd) {
+                    Ok(_) => self.give_back(&fd),
+                    Err(bad) => {
+                        self.refuse(&fd, bad);
+                    }
+                }
+            }
+            frames += taken;
+            if self.fault.is_some() || started.elapsed() > SETTLE_TIMEOUT {
+                return None;
             }
         }
+        Some(frames)
     }
 }
 
