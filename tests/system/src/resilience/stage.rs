@@ -22,6 +22,8 @@ const TENANT_MAC: [u8; 6] = [0x02, 0x52, 0x57, 0xfe, 0, 1];
 const GREETINGS: u64 = 2;
 /// For descriptors to be closed and memory to be unmapped after a connection has ended.
 const TIDY_LIMIT: Duration = Duration::from_secs(2);
+/// Without a change in this time the switch is at rest.
+const REST_TIME: Duration = Duration::from_millis(100);
 
 /// The switch: `vm0` and `vm1` talk to each other, `vm2` and `vm3` are joined. `vm2` is the [`TENANT`]'s.
 pub(super) struct Stage {
@@ -44,7 +46,7 @@ impl Stage {
         stage.speaker =
             Some(PlayedGuest::start(GuestConfig::new("speaker", socket, SocketMode::Client, role)));
         stage.switch.wait_for_port("vm3", "up", is_up)?;
-        stage.calm = Footprint::of(stage.switch.pid())?;
+        stage.calm = settled(&stage.switch)?;
         Ok(stage)
     }
 
@@ -59,7 +61,7 @@ impl Stage {
         let options = TrafficOptions::default();
         let audience = Traffic::start(&plan.socket(0), &plan.socket(1), options, reflector_is_there)?;
         switch.wait_for_port("vm0", "under traffic", |row| number(row, "rx_frames") > 1000)?;
-        let calm = Footprint::of(switch.pid())?;
+        let calm = settled(&switch)?;
         Ok(Self { switch, plan, audience, speaker: None, calm })
     }
 
@@ -118,6 +120,17 @@ impl Stage {
         ensure!(felt.lost == 0 && felt.duplicated == 0, "the others felt it: {felt:?}");
         Ok(felt)
     }
+}
+
+/// What the switch holds when nothing changes any more: a guest that has just come up may bring another ring, and a
+/// connection to the control socket may be about to be closed.
+fn settled(switch: &Ringway) -> Result<Footprint> {
+    let mut last = Footprint::of(switch.pid())?;
+    wait_until("a switch at rest", TIDY_LIMIT, || {
+        std::thread::sleep(REST_TIME);
+        let before = std::mem::replace(&mut last, Footprint::of(switch.pid())?);
+        Ok((before == last).then_some(before))
+    })
 }
 
 /// What is done, and what must come of it.
