@@ -417,3 +417,82 @@ fn pin(core: usize) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bridges::{Bridge, now};
+    use pcap_port::NullTx;
+    use pipeline::FlowMod;
+    use port::InjectRx;
+    use std::time::{Duration, Instant};
+
+    fn start(begin: Begin) -> Dataplane {
+        let setup = WorkersSetup {
+            cores: vec![0],
+            idle: Idle::Sleep { after_us: 50 },
+            caches: CacheSizes::default(),
+            huge_pages: HugePages::Off,
+            buffers: 64,
+        };
+        let faults: FaultSink = Arc::new(|fault| panic!("{fault:?}"));
+        Dataplane::start(&setup, &Arc::new(PuntQueue::new(1)), &faults, begin).unwrap()
+    }
+
+    /// Ports 1 and 2 on a bridge that sends what comes from 1 to 2.
+    fn join(plane: &mut Dataplane) {
+        let config = switch_config::parse("[[bridge]]\nname = \"br0\"", &switch_config::Context::default());
+        let mut bridge = Bridge::new(&config.unwrap().bridges[0], 1, 1, 1);
+        let rule = flow_text::parse_add("in_port=1,actions=output:2", &flow_text::NoPorts).unwrap();
+        bridge.tables.apply(&[FlowMod::Add(rule)], now()).unwrap();
+        let ports = Arc::new(BridgePorts::new([]));
+        plane.set_bridges([BridgeSetup { rules: bridge.rules(), ports, fdb: bridge.fdb.clone() }]);
+        for id in [PortId(1), PortId(2)] {
+            let setup = PortSetup { bridge: 0, frame_max: 1522, admin_up: true };
+            plane.set_port(id, setup, BTreeMap::new());
+            plane.attach_tx(id, 0, Box::new(NullTx));
+        }
+        plane.publish();
+    }
+
+    fn sent(plane: &Dataplane) -> u64 {
+        plane.counters(PortId(2)).iter().map(|c| c.tx_frames.get()).sum()
+    }
+
+    fn wait_for(plane: &Dataplane, frames: u64) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while sent(plane) < frames {
+            assert!(Instant::now() < deadline, "{} of {frames} frames were sent", sent(plane));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn workers_that_never_began_end() {
+        let mut plane = start(Begin::Held);
+        join(&mut plane);
+        drop(plane);
+    }
+
+    #[test]
+    fn what_comes_while_workers_are_held_moves_when_they_are_released() {
+        for begin in [Begin::AtOnce, Begin::Held] {
+            let mut plane = start(begin);
+            join(&mut plane);
+            plane.hold();
+            let frame = [2; 60];
+            plane.attach_rx(PortId(1), 0, Box::new(InjectRx::new(&[&frame, &frame]).unwrap()));
+            plane.attach_rx(PortId(1), 1, Box::new(InjectRx::new(&[&frame]).unwrap()));
+            assert!(plane.detach_rx(PortId(1), 1).is_some(), "a held queue can be taken back");
+            std::thread::sleep(Duration::from_millis(20));
+            assert_eq!(sent(&plane), 0);
+            plane.release();
+            wait_for(&plane, 2);
+            // And again, while the queue is with a worker.
+            plane.hold();
+            assert!(plane.detach_rx(PortId(1), 0).is_some() && plane.detach_tx(PortId(2), 0).is_some());
+            plane.release();
+            assert_eq!(sent(&plane), 2);
+        }
+    }
+}
