@@ -227,16 +227,28 @@ impl OnModel {
         Ok(Some((0..text.len()).step_by(2).map(byte).collect::<Result<_, _>>()?))
     }
 
+    /// Waits until a forwarding testpmd has taken everything out of the queues and looked at it.
+    fn settle(&self) -> Result<()> {
+        let dequeues = |report: &Value| report["dequeues"].as_u64().unwrap_or(0);
+        let report = wait_until("empty queues", COMMAND_LIMIT, || {
+            let report = self.model("report")?;
+            Ok((report["queued_frames"] == 0).then_some(report))
+        })?;
+        // The driver keeps one more result per queue until it has asked for the next one.
+        let seen = dequeues(&report) + 50;
+        wait_until(
+            "more polls",
+            COMMAND_LIMIT,
+            || Ok((dequeues(&self.model("report")?) > seen).then_some(())),
+        )
+    }
+
     /// Stops forwarding and takes what is left out of the queues; gives what all streams received and sent since `start`.
     fn stop_and_drain(&mut self) -> Result<Streams> {
         let mut streams = Streams::read(&self.command("stop")?);
         self.succeed("set fwd rxonly")?;
         self.command("start")?;
-        wait_until("empty queues", COMMAND_LIMIT, || {
-            Ok((self.model("report")?["queued_frames"] == 0).then_some(()))
-        })?;
-        // The driver keeps one more result per queue until the next poll.
-        std::thread::sleep(Duration::from_millis(100));
+        self.settle()?;
         streams += Streams::read(&self.command("stop")?);
         Ok(streams)
     }
@@ -440,7 +452,7 @@ fn rss(context: &Context) -> Result<()> {
         }
         testpmd.reaches(1, "rx_frames", u64::from(flows) * (round + 1) - 1)?;
     }
-    std::thread::sleep(Duration::from_millis(200));
+    testpmd.settle()?;
     let streams = Streams::read(&testpmd.command("stop")?);
     let queues: Vec<u64> = (0..4).map(|queue| streams.received_by(0, queue)).collect();
     ensure!(queues.iter().sum::<u64>() == u64::from(flows) * 2, "received by queue: {queues:?}");
@@ -507,14 +519,14 @@ fn flow_rules(context: &Context) -> Result<()> {
     for _ in 0..3 {
         testpmd.put(1, &udp(OWN, [10, 2, 0, 1], (7, 7), None))?;
     }
-    std::thread::sleep(Duration::from_millis(200));
+    testpmd.settle()?;
     let streams = Streams::read(&testpmd.command("stop")?);
     let queues: Vec<u64> = (0..4).map(|queue| streams.received_by(0, queue)).collect();
     ensure!(queues == [0, 3, 0, 5], "received by queue: {queues:?}");
     testpmd.succeed("flow destroy 0 rule 0")?;
     testpmd.command("start")?;
     testpmd.put(1, &udp(OWN, [10, 1, 0, 1], (7, 7), None))?;
-    std::thread::sleep(Duration::from_millis(200));
+    testpmd.settle()?;
     let streams = Streams::read(&testpmd.command("stop")?);
     // This release of the driver has the hardware drop what no rule of the table matches.
     ensure!(streams.received() == 0, "the rule still steers: {streams:?}");
