@@ -38,6 +38,8 @@ const CONTROL: &[libc::c_long] = calls![
     SYS_openat SYS_fstat SYS_newfstatat SYS_statx SYS_statfs SYS_fstatfs SYS_lseek SYS_readlinkat SYS_faccessat
     SYS_faccessat2 SYS_getcwd SYS_readv SYS_pread64 SYS_pwrite64 SYS_preadv2 SYS_pwritev2 SYS_unlinkat
     SYS_fchmod SYS_fchmodat SYS_ioctl SYS_dup SYS_dup3 SYS_pipe2
+    // What a DPAA2 container holds is a directory.
+    SYS_getdents64
     #[cfg(target_arch = "x86_64")] SYS_open
     #[cfg(target_arch = "x86_64")] SYS_stat
     #[cfg(target_arch = "x86_64")] SYS_lstat

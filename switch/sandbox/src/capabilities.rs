@@ -9,10 +9,11 @@ use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabiliti
 pub struct Capabilities(u64);
 
 /// Those that the switch has a use for.
-const NAMES: [(&str, Capabilities); 5] = [
+const NAMES: [(&str, Capabilities); 6] = [
     ("CAP_DAC_OVERRIDE", Capabilities::DAC_OVERRIDE),
     ("CAP_NET_BIND_SERVICE", Capabilities::NET_BIND_SERVICE),
     ("CAP_NET_ADMIN", Capabilities::NET_ADMIN),
+    ("CAP_IPC_LOCK", Capabilities::IPC_LOCK),
     ("CAP_SYS_ADMIN", Capabilities::SYS_ADMIN),
     ("CAP_SYS_NICE", Capabilities::SYS_NICE),
 ];
@@ -26,6 +27,8 @@ impl Capabilities {
     pub const NET_BIND_SERVICE: Capabilities = Capabilities(CapabilitySet::NET_BIND_SERVICE.bits());
     /// To make and change network interfaces.
     pub const NET_ADMIN: Capabilities = Capabilities(CapabilitySet::NET_ADMIN.bits());
+    /// To lock more memory than the limit says, for the DMA of hardware.
+    pub const IPC_LOCK: Capabilities = Capabilities(CapabilitySet::IPC_LOCK.bits());
     /// To enter network namespaces.
     pub const SYS_ADMIN: Capabilities = Capabilities(CapabilitySet::SYS_ADMIN.bits());
     /// To come before other threads.

@@ -2,7 +2,7 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sandbox::{Capabilities, Role};
-use switch_config::{Config, Driver};
+use switch_config::{Config, Driver, FslmcBus};
 
 /// Uses as many descriptors as the system lets this process have: each guest brings some ten, and a successor gets
 /// duplicates of all of them.
@@ -41,6 +41,9 @@ fn needed(config: &Config) -> Capabilities {
     if config.control.prometheus.is_some_and(|address| address.port() < 1024) {
         needed = needed.or(Capabilities::NET_BIND_SERVICE);
     }
+    if config.fslmc.as_ref().is_some_and(|fslmc| fslmc.bus == FslmcBus::Vfio) {
+        needed = needed.or(Capabilities::IPC_LOCK);
+    }
     needed
 }
 
@@ -76,5 +79,7 @@ mod tests {
         assert_eq!(needed(&tap).to_string(), "CAP_DAC_OVERRIDE CAP_NET_ADMIN CAP_SYS_NICE");
         let text = "[[port]]\nname=\"t\"\nbridge=\"br0\"\ndriver=\"tap\"\ndevice=\"t0\"\nnetns=\"x\"";
         assert!(needed(&config(text)).has(Capabilities::SYS_ADMIN));
+        let board = config("[fslmc]\nbus=\"vfio\"\ncontainer=\"dprc.2\"");
+        assert!(needed(&board).has(Capabilities::IPC_LOCK));
     }
 }
