@@ -59,7 +59,7 @@ pub struct Options {
     pub quick: bool,
     /// Only cases whose names contain one of these; empty means all.
     pub only: Vec<String>,
-    /// Runs wanted of each system in one placement; 5, or 2 when quick, unless given.
+    /// Runs wanted of each system in one placement; 5, or 3 when quick, unless given.
     pub runs: Option<usize>,
     /// Core of the system under test.
     pub switch_core: usize,
@@ -73,7 +73,7 @@ pub struct Options {
 
 impl Options {
     fn runs(&self) -> usize {
-        self.runs.unwrap_or(if self.quick { 2 } else { 5 })
+        self.runs.unwrap_or(if self.quick { 3 } else { 5 })
     }
 
     /// Rounds after which a group ends even if the placement kept changing.

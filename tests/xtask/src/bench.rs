@@ -26,7 +26,7 @@ pub struct Arguments {
     /// Systems to measure; all three when left out.
     #[arg(long = "system", value_enum, value_name = "SYSTEM")]
     systems: Vec<Through>,
-    /// Runs wanted of each system with the cores in one placement [default: 5, or 2 with --quick].
+    /// Runs wanted of each system with the cores in one placement [default: 5, or 3 with --quick].
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
     runs: Option<u16>,
     /// Core of the system under test.
