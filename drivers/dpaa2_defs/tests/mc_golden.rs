@@ -25,10 +25,7 @@ fn request<C: Command + PartialEq + Debug>(id: u16, version: u8, command: C, byt
 }
 
 /// Asserts the bytes of a response, both ways.
-fn response<C: Command<Response: PartialEq>>(response: C::Response, bytes: &str)
-where
-    C: Default,
-{
+fn response<C: Command<Response: PartialEq> + Default>(response: C::Response, bytes: &str) {
     let frame = Frame::request(9, &C::default()).response(Status::OK, &response);
     assert_eq!(parameters(&frame), bytes, "response to {}", C::NAME);
     assert_eq!(frame.read::<C::Response>(), response, "response to {}", C::NAME);

@@ -5,24 +5,9 @@
 //! an ELF file to be loaded like a kernel; its command line says what to do (see `guest/options.rs`); a
 //! [`Mailbox`](mailbox::Mailbox) page shows its counters to the monitor.
 //!
-//! The build script compiles `guest/` with the same rustc as this crate. The parts that run anywhere are compiled
-//! here, too, for their tests.
-//!
-//! UNSAFETY: the ring works on raw memory that it shares with a device, as promised to its constructor.
-#![cfg_attr(test, allow(unsafe_code))]
-
-// Where the guest's sources expect it.
-#[cfg(test)]
-extern crate virtio_defs;
-
+//! The build script compiles `guest/` with the same rustc as this crate.
 #[path = "../guest/mailbox.rs"]
 pub mod mailbox;
-#[cfg(test)]
-#[path = "../guest/options.rs"]
-mod options;
-#[cfg(test)]
-#[path = "../guest/ring.rs"]
-mod ring;
 
 /// The guest, an ELF executable for this crate's machine type.
 pub const IMAGE: &[u8] = include_bytes!(env!("MICRO_GUEST_IMAGE"));
