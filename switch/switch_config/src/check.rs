@@ -96,7 +96,7 @@ fn implied_ports(
         let name = net.port.as_ref().filter(|name| !listed.contains(&name.value))?;
         let place = &net.place;
         let at = |value| At { value, place: place.clone() };
-        let socket = vmm_config::control_path(control?, &format!("port-{}", name.value));
+        let socket = vmm_config::port_path(control?, name.value.as_str());
         Some(PortKeys {
             place: place.clone(),
             name: Some(name.clone()),

@@ -79,6 +79,12 @@ pub fn control_path(switch_control: &Path, name: &str) -> PathBuf {
     switch_control.with_file_name(format!("{}{name}.sock", control_prefix(switch_control)))
 }
 
+/// Where the socket of a port is that is made with a machine: beside its switch's control socket, and no machine's.
+pub fn port_path(switch_control: &Path, port: &str) -> PathBuf {
+    let stem = switch_control.file_stem().unwrap_or_default().to_string_lossy();
+    switch_control.with_file_name(format!("{stem}-port-{port}.sock"))
+}
+
 /// The name of the machine whose control socket has this file name, if it belongs to the switch.
 pub fn name_of_control<'f>(switch_control: &Path, file_name: &'f str) -> Option<&'f str> {
     file_name.strip_prefix(&control_prefix(switch_control))?.strip_suffix(".sock")
@@ -393,6 +399,10 @@ mod tests {
         let file_name = path.file_name().unwrap().to_str().unwrap();
         assert_eq!(name_of_control(switch, file_name), Some("vm1"));
         assert_eq!(name_of_control(switch, "a.sock"), None);
+        assert_eq!(
+            name_of_control(switch, port_path(switch, "p").file_name().unwrap().to_str().unwrap()),
+            None
+        );
         assert_eq!(name_of_control(Path::new("/run/b.sock"), file_name), None);
     }
 
