@@ -18,7 +18,7 @@
 //!         _ => {}
 //!     }
 //! }
-//! # Ok::<(), kvm::KvmError>(())
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! UNSAFETY: a memory slot makes KVM write into this process; the [`Vm`] keeps what it was given mapped until the last
