@@ -197,13 +197,22 @@ impl NormalMemo {
         ((mixed >> 58) as usize ^ usize::from(in_port.0)) % MEMO_ENTRIES
     }
 
+    #[inline(always)]
+    fn stamp(&self, in_port: PortId) -> u64 {
+        self.epoch << 16 | u64::from(in_port.0)
+    }
+
+    #[inline(always)]
+    fn known(&self, eth: EthHead, in_port: PortId) -> Option<Forward> {
+        let entry = &self.entries[self.slot(eth, in_port)];
+        (entry.eth == eth && entry.stamp == self.stamp(in_port)).then_some(entry.forward)
+    }
+
     /// The port a frame goes to as it is, if that is what [`normal`] said of one like it.
     #[inline(always)]
     pub fn unicast(&self, eth: EthHead, in_port: PortId) -> Option<PortId> {
-        let entry = &self.entries[self.slot(eth, in_port)];
-        let same = entry.eth == eth && entry.stamp == self.epoch << 16 | u64::from(in_port.0);
-        match entry.forward {
-            Forward::Unicast { port, tag: TagOp::Keep } if same => Some(port),
+        match self.known(eth, in_port) {
+            Some(Forward::Unicast { port, tag: TagOp::Keep }) => Some(port),
             _ => None,
         }
     }
@@ -211,14 +220,12 @@ impl NormalMemo {
     /// As [`normal`], from memory if possible.
     #[inline(always)]
     pub fn normal(&mut self, ports: &BridgePorts, fdb: &Fdb, eth: EthHead, in_port: PortId) -> Forward {
-        let stamp = self.epoch << 16 | u64::from(in_port.0);
-        let entry = self.entries[self.slot(eth, in_port)];
-        if entry.eth == eth && entry.stamp == stamp {
-            return entry.forward;
+        if let Some(forward) = self.known(eth, in_port) {
+            return forward;
         }
         let (_, now_secs) = self.of;
         let forward = normal(ports, fdb, eth, in_port, now_secs);
-        self.entries[self.slot(eth, in_port)] = Memo { eth, stamp, forward };
+        self.entries[self.slot(eth, in_port)] = Memo { eth, stamp: self.stamp(in_port), forward };
         forward
     }
 }

@@ -1,5 +1,6 @@
 //! A bridge as the control thread runs it: its rules and its MAC table.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,9 +71,14 @@ pub(crate) fn file_rules(config: &switch_config::Config, bridge: &switch_config:
 
 /// What turns the rules of one file into those of another: rules that stay keep their counters.
 pub(crate) fn rule_changes(old: &[FlowSpec], new: &[FlowSpec]) -> Vec<FlowMod> {
-    let same_place =
-        |a: &FlowSpec, b: &FlowSpec| a.table == b.table && a.priority == b.priority && a.match_ == b.match_;
-    let gone = old.iter().filter(|&o| !new.iter().any(|n| same_place(o, n))).map(|rule| FlowMod::Delete {
+    let place = |rule: &FlowSpec| (rule.table, rule.priority, rule.match_);
+    let new_places: HashSet<_> = new.iter().map(place).collect();
+    // A file may say several rules of one place: all of them count as known.
+    let mut known: HashMap<_, Vec<&FlowSpec>> = HashMap::new();
+    for rule in old {
+        known.entry(place(rule)).or_default().push(rule);
+    }
+    let gone = old.iter().filter(|rule| !new_places.contains(&place(rule))).map(|rule| FlowMod::Delete {
         filter: flow_text::FlowFilter {
             table: Some(rule.table),
             priority: rule.priority,
@@ -81,7 +87,8 @@ pub(crate) fn rule_changes(old: &[FlowSpec], new: &[FlowSpec]) -> Vec<FlowMod> {
         },
         strict: true,
     });
-    let come = new.iter().filter(|&n| !old.contains(n)).map(|rule| FlowMod::Add(rule.clone()));
+    let is_known = |rule: &FlowSpec| known.get(&place(rule)).is_some_and(|rules| rules.contains(&rule));
+    let come = new.iter().filter(|rule| !is_known(rule)).map(|rule| FlowMod::Add(rule.clone()));
     gone.chain(come).collect()
 }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::latency::latency_figures;
-use crate::measure::{Bench, Measure, Outcome, SWITCHES, figures, one_way};
+use crate::measure::{Bench, Measure, Outcome, figures, one_way};
 use crate::rules::masked_rules;
 use crate::section::{CHANGES, Section};
 use crate::traffic::Headers;
@@ -28,10 +28,6 @@ pub(crate) struct RuleChanges;
 impl Measure for RuleChanges {
     fn section(&self) -> &'static Section {
         &CHANGES
-    }
-
-    fn systems(&self) -> &'static [System] {
-        SWITCHES
     }
 
     fn names(&self) -> Vec<String> {

@@ -5,7 +5,7 @@ use lab::resident_bytes;
 use lab::switch::System;
 
 use crate::latency::latency_figures;
-use crate::measure::{Bench, Measure, Outcome, SWITCHES, cycles_per_frame, figures, work_since};
+use crate::measure::{Bench, Measure, Outcome, cycles_per_frame, figures, work_since};
 use crate::rules::{cable, masked_rules};
 use crate::section::{FAIRNESS, HOSTILE, Section};
 use crate::traffic::{Headers, Phase, Stream};
@@ -23,10 +23,6 @@ pub(crate) struct Flood;
 impl Measure for Flood {
     fn section(&self) -> &'static Section {
         &FAIRNESS
-    }
-
-    fn systems(&self) -> &'static [System] {
-        SWITCHES
     }
 
     fn names(&self) -> Vec<String> {
@@ -84,10 +80,6 @@ pub(crate) struct Hostile;
 impl Measure for Hostile {
     fn section(&self) -> &'static Section {
         &HOSTILE
-    }
-
-    fn systems(&self) -> &'static [System] {
-        SWITCHES
     }
 
     fn names(&self) -> Vec<String> {

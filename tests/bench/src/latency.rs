@@ -3,7 +3,7 @@
 use anyhow::Result;
 use lab::switch::System;
 
-use crate::measure::{ALL, Bench, Measure, Outcome, SWITCHES, figures, one_way, work_since};
+use crate::measure::{ALL, Bench, Measure, Outcome, figures, one_way, work_since};
 use crate::rules::Rules;
 use crate::section::{Figures, LATENCY, Section, WAKE};
 use crate::traffic::{Headers, StreamResult};
@@ -95,10 +95,6 @@ pub(crate) const WAKE_NAME: &str = "64-split-first-frame";
 impl Measure for Wake {
     fn section(&self) -> &'static Section {
         &WAKE
-    }
-
-    fn systems(&self) -> &'static [System] {
-        SWITCHES
     }
 
     fn names(&self) -> Vec<String> {

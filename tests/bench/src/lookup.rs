@@ -3,7 +3,7 @@
 use anyhow::Result;
 use lab::switch::{Decided, System};
 
-use crate::measure::{Bench, Measure, Outcome, SWITCHES, cycles_per_frame, figures, one_way, work_since};
+use crate::measure::{Bench, Measure, Outcome, cycles_per_frame, figures, one_way, work_since};
 use crate::rules::{cable, masked_rules6};
 use crate::section::{LOOKUP, Section};
 use crate::traffic::Headers;
@@ -26,10 +26,6 @@ pub(crate) struct LookUp {
 impl Measure for LookUp {
     fn section(&self) -> &'static Section {
         &LOOKUP
-    }
-
-    fn systems(&self) -> &'static [System] {
-        SWITCHES
     }
 
     fn names(&self) -> Vec<String> {

@@ -46,7 +46,9 @@ pub(crate) trait Measure {
     fn section(&self) -> &'static Section;
 
     /// Systems it makes sense for.
-    fn systems(&self) -> &'static [System];
+    fn systems(&self) -> &'static [System] {
+        SWITCHES
+    }
 
     /// Its rows.
     fn names(&self) -> Vec<String>;

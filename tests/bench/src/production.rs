@@ -9,7 +9,7 @@ use lab::resident_bytes;
 use lab::switch::{OvsDpdk, Ringway, Switch, System};
 use std::time::Instant;
 
-use crate::measure::{Bench, Measure, Outcome, SWITCHES, cycles_per_frame, figures, one_way, work_since};
+use crate::measure::{Bench, Measure, Outcome, cycles_per_frame, figures, one_way, work_since};
 use crate::section::{PRODUCTION, Section};
 use crate::traffic::Headers;
 
@@ -30,10 +30,6 @@ pub(crate) struct Production;
 impl Measure for Production {
     fn section(&self) -> &'static Section {
         &PRODUCTION
-    }
-
-    fn systems(&self) -> &'static [System] {
-        SWITCHES
     }
 
     fn names(&self) -> Vec<String> {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::measure::{Bench, Measure, Outcome, SWITCHES, figures, work_since};
+use crate::measure::{Bench, Measure, Outcome, figures, work_since};
 use crate::section::{STREAM, Section};
 
 const CONNECT: Duration = Duration::from_secs(1);
@@ -46,10 +46,6 @@ impl TcpStream {
 impl Measure for TcpStream {
     fn section(&self) -> &'static Section {
         &STREAM
-    }
-
-    fn systems(&self) -> &'static [System] {
-        SWITCHES
     }
 
     fn names(&self) -> Vec<String> {
