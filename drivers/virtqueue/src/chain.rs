@@ -22,6 +22,17 @@ pub(crate) struct Piece {
     pub len: u32,
 }
 
+/// What the buffers of a chain are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// The device reads all of them.
+    Read,
+    /// It writes all of them.
+    Write,
+    /// It reads the first and writes the others (virtio 1.2, section 2.7.4.2); either may be none.
+    ReadThenWrite,
+}
+
 /// What a walk found.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Chain {
@@ -33,6 +44,8 @@ pub(crate) struct Chain {
     pub bytes: u64,
     /// False when it has more than [`CHAIN_MAX`] pieces and not all were listed.
     pub listed: bool,
+    /// How many of its pieces are for the device to read.
+    pub readable: usize,
 }
 
 /// What a walk needs to know.
@@ -41,8 +54,8 @@ pub(crate) struct Walk<'a> {
     pub cache: &'a mut RegionCache,
     /// Indirect tables were negotiated.
     pub indirect: bool,
-    /// The buffers are for the device to write.
-    pub write: bool,
+    /// What its buffers are for.
+    pub access: Access,
     /// Where the pieces go.
     pub pieces: &'a mut Vec<Piece>,
 }
@@ -51,7 +64,7 @@ impl Walk<'_> {
     /// Appends the pieces of the chain that begins with `head`, which was taken from `ring` just now.
     #[inline(never)]
     pub(crate) fn run<R: Ring>(&mut self, ring: &mut R, head: Head) -> Result<Chain, RingError> {
-        let mut found = Found { first: self.pieces.len(), bytes: 0, listed: true };
+        let mut found = Found { first: self.pieces.len(), bytes: 0, listed: true, readable: 0 };
         let mut desc = head;
         let mut count = 1u32;
         loop {
@@ -70,7 +83,8 @@ impl Walk<'_> {
             desc = ring.follow(&desc)?;
         }
         let slots = if R::SLOT_PER_DESC { count as u16 } else { 1 };
-        Ok(Chain { id: desc.id, slots, bytes: found.bytes, listed: found.listed })
+        let Found { bytes, listed, readable, .. } = found;
+        Ok(Chain { id: desc.id, slots, bytes, listed, readable })
     }
 
     /// Walks an indirect table (virtio 1.2, sections 2.7.5.3 and 2.8.7).
@@ -124,7 +138,14 @@ impl Walk<'_> {
     }
 
     fn buffer(&mut self, desc: &Head, found: &mut Found) -> Result<(), RingError> {
-        if (desc.flags & WRITE != 0) != self.write {
+        let is_write = desc.flags & WRITE != 0;
+        let so_far = self.pieces.len() - found.first;
+        let allowed = match self.access {
+            Access::Read => !is_write,
+            Access::Write => is_write,
+            Access::ReadThenWrite => is_write || found.readable == so_far,
+        };
+        if !allowed {
             return Err(RingError::WrongDirection(desc.flags.into()));
         }
         found.bytes += u64::from(desc.len);
@@ -146,6 +167,7 @@ impl Walk<'_> {
                 return Ok(());
             }
             self.pieces.push(Piece { ptr: ptr.as_ptr(), gpa, len });
+            found.readable += usize::from(!is_write);
             left -= len;
             // The range is mapped up to here, so the sum fits; what follows a region's end may not.
             gpa = gpa.wrapping_add(len.into());
@@ -159,4 +181,5 @@ struct Found {
     first: usize,
     bytes: u64,
     listed: bool,
+    readable: usize,
 }

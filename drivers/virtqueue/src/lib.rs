@@ -3,7 +3,8 @@
 //!
 //! - [`VirtioRx`] takes frames from the ring on which the guest transmits ([`port::RxQueue`]).
 //! - [`VirtioTx`] puts frames into the ring on which the guest receives ([`port::TxQueue`]).
-//! - Both are made from a [`RingConfig`] and an `Arc<MemMap>`, and give the former back when they stop.
+//! - [`RequestQueue`] is the device side of a queue that asks for something, such as a control queue.
+//! - All are made from a [`RingConfig`] and an `Arc<MemMap>`, and give the former back when they stop.
 //! - [`RingError`] has a variant for each way in which a guest can break a ring. It reaches the worker as a
 //!   [`port::QueueFault`]; the queue does nothing more.
 //!
@@ -33,6 +34,7 @@ mod inflight;
 mod net_header;
 mod packed;
 mod packed_scan;
+mod request;
 mod ring;
 mod rx;
 mod split;
@@ -44,5 +46,6 @@ pub use error::RingError;
 pub use event::EventFd;
 pub use inflight::{InflightError, InflightQueue, InflightRegion};
 pub use net_header::FRAME_MAX;
+pub use request::{Request, RequestQueue};
 pub use rx::VirtioRx;
 pub use tx::VirtioTx;

@@ -10,7 +10,7 @@ use port::{Armed, DropReason, PortCounters, QueueFault, RxQueue};
 use virtio_defs::feature;
 use virtio_defs::net::HEADER_BYTES;
 
-use crate::chain::{CHAIN_MAX, Piece, Walk};
+use crate::chain::{Access, CHAIN_MAX, Piece, Walk};
 use crate::core::{AnyRing, Core, queue_setters, with_ring};
 use crate::net_header::{FRAME_MAX, from_words, is_empty, judge};
 use crate::ring::{Done, Peeked, Ring};
@@ -285,7 +285,7 @@ fn unusual<R: Ring, const OFFLOADS: bool>(
         map: &core.map,
         cache: &mut core.cache,
         indirect: core.config.has(feature::INDIRECT_DESC),
-        write: false,
+        access: Access::Read,
         pieces: &mut taken.pieces,
     };
     let chain = walk.run(ring, head)?;

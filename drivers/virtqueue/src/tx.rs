@@ -9,7 +9,7 @@ use port::{Accepts, DropReason, PortCounters, QueueFault, Selection, TxQueue};
 use virtio_defs::feature;
 use virtio_defs::net::{self, HEADER_BYTES};
 
-use crate::chain::{CHAIN_MAX, Piece, Walk};
+use crate::chain::{Access, CHAIN_MAX, Piece, Walk};
 use crate::core::{AnyRing, Core, queue_setters, with_ring};
 use crate::net_header::to_words;
 use crate::ring::{Done, Peeked, Ring};
@@ -279,7 +279,7 @@ fn gather<R: Ring>(
             map: &core.map,
             cache: &mut core.cache,
             indirect: core.config.has(feature::INDIRECT_DESC),
-            write: true,
+            access: Access::Write,
             pieces: &mut scratch.pieces,
         };
         let chain = walk.run(ring, head)?;
