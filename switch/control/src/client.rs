@@ -95,9 +95,12 @@ impl Client {
         let mut bytes = serde_json::to_vec(&line).expect("requests can be written as JSON");
         bytes.push(b'\n');
         let sent = self.stream.get_mut().write_all(&bytes);
-        sent.map_err(|cause| self.lost(cause))?;
-
-        let response = self.read_line()?;
+        // Who may not ask is told so and hung up on, which may be before the request is sent.
+        let response = match (sent, self.read_line()) {
+            (_, Ok(line)) => line,
+            (Err(cause), Err(_)) => return Err(self.lost(cause)),
+            (Ok(()), Err(error)) => return Err(error),
+        };
         let response: ResponseLine =
             serde_json::from_slice(&response).map_err(|error| self.garbled(error.to_string()))?;
         // A line that couldn't be read as a request is answered without its id.

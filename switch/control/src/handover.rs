@@ -185,14 +185,16 @@ pub async fn ask(path: &Path, oldest: u32, newest: u32) -> Result<UnixStream, Cl
     let line = RequestLine { version: VERSION, id: 1, request: Request::TakeOver { oldest, newest } };
     let mut bytes = serde_json::to_vec(&line).expect("requests can be written as JSON");
     bytes.push(b'\n');
-    stream.write_all(&bytes).await.map_err(lost)?;
+    // Who may not ask is told so and hung up on, which may be before the request is sent.
+    let mut not_sent = stream.write_all(&bytes).await.err();
     // Byte by byte: what follows the line is a note, whose descriptors would be lost.
     let mut line = vec![];
     while line.last() != Some(&b'\n') {
         if line.len() > REQUEST_BYTES_MAX {
             return Err(ClientError::Garbled { path: path.to_owned(), what: "a line without end".into() });
         }
-        line.push(stream.read_u8().await.map_err(lost)?);
+        let byte = stream.read_u8().await;
+        line.push(byte.map_err(|cause| lost(not_sent.take().unwrap_or(cause)))?);
     }
     let response: ResponseLine = serde_json::from_slice(&line)
         .map_err(|error| ClientError::Garbled { path: path.to_owned(), what: error.to_string() })?;

@@ -180,6 +180,20 @@ fn other_users_are_told_that_they_may_not() {
 }
 
 #[test]
+fn a_refusal_is_read_though_the_switch_has_hung_up_before_the_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("control.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let mut client = Client::connect(&path).unwrap();
+    let (mut stream, _) = listener.accept().unwrap();
+    let refusal = r#"{"version":1,"id":0,"error":{"kind":"denied","message":"user 7 may not"}}"#;
+    stream.write_all(format!("{refusal}\n").as_bytes()).unwrap();
+    drop(stream);
+    let Err(ClientError::Refused(refusal)) = client.call(Request::ShowPorts) else { panic!("a refusal") };
+    assert_eq!(refusal.message, "user 7 may not");
+}
+
+#[test]
 fn a_switch_that_does_not_hand_itself_over_says_so() {
     with_switch(|path| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

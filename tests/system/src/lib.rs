@@ -99,8 +99,8 @@ enum Outcome {
     LeftOut(String),
 }
 
-/// Numbers of scenarios, or tests, by outcome.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Numbers of scenarios, or tests, by outcome, and what is to be said of the failed ones once more at the end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Did what they promise.
     pub passed: u64,
@@ -108,6 +108,16 @@ pub struct Tally {
     pub failed: u64,
     /// Could not be run on this machine.
     pub skipped: u64,
+    /// Name of each failed one, and the reason as far as it is known.
+    pub failures: Vec<String>,
+}
+
+impl Tally {
+    /// The outcome of one step called `name`.
+    pub fn of_step(name: &str, passed: bool) -> Self {
+        let failures = if passed { Vec::new() } else { vec![name.to_owned()] };
+        Self { passed: passed.into(), failed: (!passed).into(), skipped: 0, failures }
+    }
 }
 
 impl std::ops::AddAssign for Tally {
@@ -115,11 +125,15 @@ impl std::ops::AddAssign for Tally {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
+        self.failures.extend(other.failures);
     }
 }
 
 impl std::fmt::Display for Tally {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for failure in &self.failures {
+            writeln!(out, "FAILED: {failure}")?;
+        }
         write!(out, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
     }
 }
@@ -151,7 +165,10 @@ pub fn run(filter: &str, system: System) -> Tally {
         }
         match outcome {
             Outcome::Passed => tally.passed += 1,
-            Outcome::Failed(_) => tally.failed += 1,
+            Outcome::Failed(error) => {
+                tally.failed += 1;
+                tally.failures.push(format!("scenario {}: {error:#}", scenario.name));
+            }
             Outcome::LeftOut(_) => tally.skipped += 1,
         }
     }

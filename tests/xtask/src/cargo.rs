@@ -27,8 +27,11 @@ pub fn step(name: &str, args: &[&str]) -> Result<Tally> {
     println!("step {name} ...");
     let status = command(args).status().with_context(|| format!("running cargo {}", args.join(" ")))?;
     println!("step {name} ... {}", if status.success() { "ok" } else { "FAILED" });
-    Ok(Tally { passed: status.success().into(), failed: (!status.success()).into(), skipped: 0 })
+    Ok(Tally::of_step(name, status.success()))
 }
+
+/// Lines of a failed test's own output that are said once more at the end.
+const REASON_LINES: usize = 4;
 
 /// Runs `cargo test` with `args`, passes its output on, and sums up the result lines.
 ///
@@ -41,14 +44,25 @@ pub fn test(args: &[&str]) -> Result<Tally> {
     let mut child = command(&args).stdout(Stdio::piped()).spawn().context("running cargo test")?;
     let Some(output) = child.stdout.take() else { bail!("standard output was asked for as a pipe") };
     let mut tally = Tally::default();
+    let mut reason_lines = 0;
     for line in BufReader::new(output).split(b'\n') {
         let line = String::from_utf8_lossy(&line?).into_owned();
         println!("{line}");
         tally += parse_result(&line).unwrap_or_default();
+        reason_lines = reason_lines.saturating_sub(1);
+        if let Some(name) = line.strip_prefix("---- ").and_then(|line| line.strip_suffix(" stdout ----")) {
+            tally.failures.push(format!("test {name}"));
+            reason_lines = REASON_LINES + 1;
+        } else if reason_lines > 0
+            && !line.is_empty()
+            && let Some(failure) = tally.failures.last_mut()
+        {
+            failure.push_str("\n    ");
+            failure.push_str(&line);
+        }
     }
     if !child.wait()?.success() && tally.failed == 0 {
-        println!("cargo test failed without a failed test");
-        tally.failed = 1;
+        tally += Tally::of_step("cargo test, without a failed test: see above", false);
     }
     Ok(tally)
 }
@@ -80,7 +94,12 @@ fn parse_result(line: &str) -> Option<Tally> {
     let count = |label: &str| -> Option<u64> {
         counts.split("; ").find_map(|part| part.strip_suffix(label)?.trim().parse().ok())
     };
-    Some(Tally { passed: count("passed")?, failed: count("failed")?, skipped: count("ignored")? })
+    Some(Tally {
+        passed: count("passed")?,
+        failed: count("failed")?,
+        skipped: count("ignored")?,
+        failures: Vec::new(),
+    })
 }
 
 #[cfg(test)]
@@ -90,7 +109,8 @@ mod tests {
     #[test]
     fn result_lines_are_read_and_others_are_not() {
         let line = "test result: FAILED. 16 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; finished in 1.0s";
-        assert_eq!(parse_result(line), Some(Tally { passed: 16, failed: 2, skipped: 1 }));
+        let expected = Tally { passed: 16, failed: 2, skipped: 1, failures: Vec::new() };
+        assert_eq!(parse_result(line), Some(expected));
         assert_eq!(parse_result("test flow::tests::x ... ok"), None);
     }
 }

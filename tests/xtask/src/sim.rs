@@ -25,5 +25,5 @@ pub fn step() -> Result<Tally> {
     println!("step sim ...");
     let passed = run(&["--seeds".to_owned(), SEEDS.to_owned()])?;
     println!("step sim ... {}", if passed { "ok" } else { "FAILED" });
-    Ok(Tally { passed: passed.into(), failed: (!passed).into(), skipped: 0 })
+    Ok(Tally::of_step("sim", passed))
 }

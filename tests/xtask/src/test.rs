@@ -52,7 +52,7 @@ fn instructions() -> Result<Tally> {
         Ok(counted) => print!("{counted}"),
         Err(error) => println!("instructions per frame ... FAILED: {error:#}"),
     }
-    Ok(Tally { passed: counted.is_ok().into(), failed: counted.is_err().into(), skipped: 0 })
+    Ok(Tally::of_step("instructions per frame", counted.is_ok()))
 }
 
 /// What needs neither root nor packages.
