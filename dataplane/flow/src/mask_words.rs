@@ -13,21 +13,22 @@ static SEEDS: LazyLock<[u64; WORDS + 2]> = LazyLock::new(|| {
 
 /// A [`FlowMask`] as the list of words it has bits in: hashing and comparing keys touch only those.
 #[derive(Clone, Debug)]
+#[repr(C)] // So that a mask of few words is in few cache lines.
 pub struct MaskWords {
-    len: usize,
+    seeds: &'static [u64; WORDS + 2],
+    len: u8,
     /// Places in a key, ascending.
     index: [u8; WORDS],
     mask: [u64; WORDS],
-    seeds: &'static [u64; WORDS + 2],
 }
 
 impl MaskWords {
     /// Lists the words of `mask`.
     pub fn new(mask: &FlowMask) -> Self {
-        let mut words = Self { len: 0, index: [0; WORDS], mask: [0; WORDS], seeds: &SEEDS };
+        let mut words = Self { seeds: &SEEDS, len: 0, index: [0; WORDS], mask: [0; WORDS] };
         for (index, &mask) in mask.0.iter().enumerate().filter(|(_, mask)| **mask != 0) {
-            words.index[words.len] = index as u8;
-            words.mask[words.len] = mask;
+            words.index[words.len()] = index as u8;
+            words.mask[words.len()] = mask;
             words.len += 1;
         }
         words
@@ -37,7 +38,7 @@ impl MaskWords {
     #[inline(always)]
     #[expect(clippy::len_without_is_empty, reason = "a mask of no words is one like any other")]
     pub fn len(&self) -> usize {
-        self.len
+        self.len.into()
     }
 
     /// The mask.
@@ -50,7 +51,7 @@ impl MaskWords {
     /// Adds the mask's bits to another mask.
     #[inline]
     pub fn add_to(&self, mask: &mut FlowMask) {
-        for j in 0..self.len {
+        for j in 0..self.len() {
             mask.0[self.index[j] as usize] |= self.mask[j];
         }
     }
@@ -103,7 +104,7 @@ impl MaskWords {
 
     #[inline(always)]
     fn count<const N: usize>(&self) -> usize {
-        if N == 0 { self.len } else { N }
+        if N == 0 { self.len() } else { N }
     }
 }
 

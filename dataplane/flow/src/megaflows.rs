@@ -7,6 +7,8 @@ use crate::{FlowKey, FlowMask, MaskWords, WORDS};
 /// Look-ups from one ranking of the masks to the next: rare enough to cost nothing, often enough to follow the
 /// traffic.
 const RANK_EVERY: u32 = 4096;
+/// Masks whose buckets are fetched together.
+const STAGE: usize = 8;
 
 /// The second cache: a decision with the mask of the bits it was made from, so that it serves every frame with
 /// the same ones.
@@ -89,21 +91,27 @@ impl Megaflows {
         if self.lookups_left == 0 {
             self.rank();
         }
-        for i in 0..self.masks.len() {
-            let Mask { words, name, .. } = &self.masks[i];
-            let at = find(&self.table, words, *name, key);
-            if at == NONE {
-                continue;
+        for masks in self.masks.chunks_mut(STAGE) {
+            let mut hashes = [0; STAGE];
+            for (hash, mask) in hashes.iter_mut().zip(&*masks) {
+                *hash = mask.hash(key);
+                self.table.prefetch_bucket(*hash);
             }
-            let record = self.table.record(at);
-            let (decision, since) = (record[0] as u32, record[0] >> 32);
-            if since != seen && changes.concern(self.epoch + since, words, &record[FIRST_WORD..]) {
-                // Another mask's entry may have been made since.
-                continue;
+            for (&hash, mask) in hashes.iter().zip(masks) {
+                let at = mask.find(&self.table, hash, key);
+                if at == NONE {
+                    continue;
+                }
+                let record = self.table.record(at);
+                let (decision, since) = (record[0] as u32, record[0] >> 32);
+                if since != seen && changes.concern(self.epoch + since, &mask.words, &record[FIRST_WORD..]) {
+                    // Another mask's entry may have been made since.
+                    continue;
+                }
+                self.table.record_mut(at)[0] = seen << 32 | decision as u64;
+                mask.hits += 1;
+                return Some(decision);
             }
-            self.table.record_mut(at)[0] = seen << 32 | decision as u64;
-            self.masks[i].hits += 1;
-            return Some(decision);
         }
         None
     }
@@ -113,12 +121,13 @@ impl Megaflows {
     pub fn insert(&mut self, mask: &FlowMask, key: &FlowKey, decision: u32, changes: &Changes) -> bool {
         let seen = self.seen(changes);
         let Some(i) = self.mask(mask) else { return false };
-        let Mask { words, name, .. } = &self.masks[i];
-        let mut at = find(&self.table, words, *name, key);
+        let mask = &self.masks[i];
+        let (words, hash) = (&mask.words, mask.hash(key));
+        let mut at = mask.find(&self.table, hash, key);
         if at == NONE {
-            at = self.table.place(hash(words, *name, key)).record;
+            at = self.table.place(hash).record;
             let record = self.table.record_mut(at);
-            record[NAME_WORD] = *name;
+            record[NAME_WORD] = mask.name;
             for j in 0..words.len() {
                 record[FIRST_WORD + j] = words.word(key, j);
             }
@@ -163,15 +172,19 @@ impl Megaflows {
     }
 }
 
-/// Masks have hashes of their own, lest keys that agree where two masks overlap crowd the same bucket.
-fn hash(words: &MaskWords, name: u64, key: &FlowKey) -> u64 {
-    words.hash(key) ^ name.wrapping_mul(0x9e37_79b9_7f4a_7c15)
-}
+impl Mask {
+    /// Masks have hashes of their own, lest keys that agree where two masks overlap crowd the same bucket.
+    #[inline(always)]
+    fn hash(&self, key: &FlowKey) -> u64 {
+        self.words.hash(key) ^ self.name.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
 
-fn find(table: &Table, words: &MaskWords, name: u64, key: &FlowKey) -> u32 {
-    table.find(hash(words, name, key), |record| {
-        record[NAME_WORD] == name && words.equals::<0>(key, &record[FIRST_WORD..])
-    })
+    #[inline(always)]
+    fn find(&self, table: &Table, hash: u64, key: &FlowKey) -> u32 {
+        table.find(hash, |record| {
+            record[NAME_WORD] == self.name && self.words.equals::<0>(key, &record[FIRST_WORD..])
+        })
+    }
 }
 
 #[cfg(test)]

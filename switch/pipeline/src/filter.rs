@@ -1,5 +1,7 @@
 //! A cheap "certainly not" before a look-up.
 
+use packet::copy::prefetch_read;
+
 /// Bits per value held: about one look-up in sixteen that should be answered "no" isn't.
 const BITS_PER_VALUE: usize = 16;
 /// Most words: beyond half a million values the filter says "maybe" more and more often, but a change of rules
@@ -43,6 +45,11 @@ impl Filter {
     pub fn may_hold(&self, hash: u64) -> bool {
         let (word, bit) = self.place(hash);
         self.bits[word] & bit != 0
+    }
+
+    #[inline(always)]
+    pub fn prefetch(&self, hash: u64) {
+        prefetch_read(self.bits.as_ptr().wrapping_add(self.place(hash).0).cast());
     }
 
     /// From the hash's high bits: the low ones are the way through the trie.

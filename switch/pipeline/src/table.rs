@@ -9,7 +9,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use flow::{FlowKey, FlowMask, MaskWords};
+use flow::{FlowKey, FlowMask, MaskWords, WORDS};
+use packet::copy::prefetch_read;
 
 use crate::filter::Filter;
 use crate::rule::Rule;
@@ -18,6 +19,8 @@ use crate::rule::Rule;
 const RADIX_BITS: u32 = 4;
 /// A leaf with more entries is split.
 const LEAF_MAX: usize = 8;
+/// Groups looked at together, so that waiting for their memory overlaps.
+const STAGE: usize = 8;
 
 /// A table as control keeps it.
 #[derive(Default)]
@@ -73,6 +76,29 @@ struct Groups {
     list: Vec<Arc<Group>>,
     /// For each of the list, the bits that it and those before it look at.
     seen: Vec<FlowMask>,
+    /// For each of the list, what most frames fail at that none of its rules is for.
+    screens: Vec<Screen>,
+}
+
+/// A look at two words of a key before a group is touched: where all its rules ask for the same bits, a frame must have
+/// them. So most groups cost a frame that is none of theirs a few cycles, and no memory but this.
+#[derive(Clone)]
+struct Screen {
+    /// Of the key's first word (port, Ethernet type, VLAN), and of the one at `place`.
+    mask: [u64; 2],
+    value: [u64; 2],
+    /// The other word that the rules have most in common in.
+    place: u8,
+    /// As the group's.
+    highest: u16,
+}
+
+impl Screen {
+    #[inline(always)]
+    fn lets_through(&self, key: &FlowKey) -> bool {
+        let differs = [key.0[0] ^ self.value[0], key.0[usize::from(self.place) % WORDS] ^ self.value[1]];
+        differs[0] & self.mask[0] | differs[1] & self.mask[1] == 0
+    }
 }
 
 impl View {
@@ -83,7 +109,9 @@ impl View {
         if let (Some(at), Some(highest)) = (old, highest)
             && groups.list[at].highest == highest
         {
-            return change(Arc::make_mut(&mut groups.list[at]));
+            change(Arc::make_mut(&mut groups.list[at]));
+            groups.screens[at] = groups.list[at].screen();
+            return;
         }
         let old = old.map(|at| groups.list.remove(at));
         if let Some(highest) = highest {
@@ -94,22 +122,41 @@ impl View {
             let at = groups.list.partition_point(|other| other.highest >= highest);
             groups.list.insert(at, group);
         }
-        groups.see();
+        groups.list_anew();
     }
 
     /// The rule for this key; the bits looked at are added to `seen`. Of several of the same priority, any.
     pub fn find(&self, key: &FlowKey, seen: &mut FlowMask) -> Option<&Rule> {
         let mut best: Option<&Rule> = None;
         let mut probed = 0;
-        for group in &self.groups.list {
-            if best.is_some_and(|best| best.spec.priority >= group.highest) {
-                break;
+        let Groups { list, screens, .. } = &*self.groups;
+        'stages: for (stage, screens) in list.chunks(STAGE).zip(screens.chunks(STAGE)) {
+            let mut candidates = 0u32;
+            for (i, (screen, group)) in screens.iter().zip(stage).enumerate() {
+                if screen.lets_through(key) {
+                    candidates |= 1 << i;
+                    group.prefetch();
+                }
             }
-            probed += 1;
-            if let Some(rule) = group.find(key)
-                && best.is_none_or(|best| best.spec.priority < rule.spec.priority)
-            {
-                best = Some(rule);
+            let mut hashes = [0; STAGE];
+            for (i, (hash, group)) in hashes.iter_mut().zip(stage).enumerate() {
+                if candidates & 1 << i != 0 {
+                    *hash = group.words.hash(key);
+                    group.filter.prefetch(*hash);
+                }
+            }
+            for (i, (&hash, screen)) in hashes.iter().zip(screens).enumerate() {
+                if best.is_some_and(|best| best.spec.priority >= screen.highest) {
+                    break 'stages;
+                }
+                probed += 1;
+                if candidates & 1 << i != 0
+                    && stage[i].filter.may_hold(hash)
+                    && let Some(rule) = stage[i].find(hash, key)
+                    && best.is_none_or(|best| best.spec.priority < rule.spec.priority)
+                {
+                    best = Some(rule);
+                }
             }
         }
         if probed > 0 {
@@ -120,7 +167,9 @@ impl View {
 }
 
 impl Groups {
-    fn see(&mut self) {
+    /// After the list has changed.
+    fn list_anew(&mut self) {
+        self.screens = self.list.iter().map(|group| group.screen()).collect();
         let mut seen = FlowMask::default();
         self.seen.clear();
         self.seen.extend(self.list.iter().map(|group| {
@@ -132,14 +181,18 @@ impl Groups {
 
 /// The rules of one mask.
 #[derive(Clone)]
+#[repr(C)] // What every look-up reads comes first.
 struct Group {
-    words: MaskWords,
     /// The hashes of its rules, and of some that are gone.
     filter: Filter,
+    words: MaskWords,
     root: Arc<Node>,
     rules: usize,
     highest: u16,
     mask: FlowMask,
+    /// A key that one of its rules is or was for, and the bits in which all others are or were the same.
+    example: FlowKey,
+    common: FlowMask,
 }
 
 #[derive(Clone)]
@@ -164,16 +217,31 @@ impl Group {
             rules: 0,
             highest: 0,
             mask,
+            example: FlowKey::default(),
+            common: mask,
         }
     }
 
-    #[inline]
-    fn find(&self, key: &FlowKey) -> Option<&Rule> {
-        let hash = self.words.hash(key);
-        if self.filter.may_hold(hash) { self.find_hash(hash, key) } else { None }
+    /// Asks for what hashing takes: two lines, for masks of the usual few words.
+    #[inline(always)]
+    fn prefetch(&self) {
+        let start: *const u8 = std::ptr::from_ref(self).cast();
+        prefetch_read(start);
+        prefetch_read(start.wrapping_add(64));
     }
 
-    fn find_hash(&self, hash: u64, key: &FlowKey) -> Option<&Rule> {
+    fn screen(&self) -> Screen {
+        let place = (1..WORDS).max_by_key(|&w| self.common.0[w].count_ones()).unwrap_or_default();
+        let words = [0, place];
+        Screen {
+            mask: words.map(|w| self.common.0[w]),
+            value: words.map(|w| self.example.0[w] & self.common.0[w]),
+            place: place as u8,
+            highest: self.highest,
+        }
+    }
+
+    fn find(&self, hash: u64, key: &FlowKey) -> Option<&Rule> {
         let (mut node, mut rest) = (&self.root, hash);
         while let Node::Branch(children) = &**node {
             node = children[branch(rest)].as_ref()?;
@@ -185,7 +253,14 @@ impl Group {
     }
 
     fn insert(&mut self, rule: Arc<Rule>) {
-        let hash = self.words.hash(rule.spec.match_.key());
+        let key = rule.spec.match_.key();
+        let hash = self.words.hash(key);
+        if self.rules == 0 {
+            self.example = *key;
+        }
+        for ((common, key), example) in self.common.0.iter_mut().zip(key.0).zip(self.example.0) {
+            *common &= !(key ^ example);
+        }
         insert(&mut self.root, 0, Entry { hash, rule });
         self.rules += 1;
         self.filter.add(hash);
