@@ -44,7 +44,7 @@ pub fn test(args: &[&str]) -> Result<Tally> {
     let mut child = command(&args).stdout(Stdio::piped()).spawn().context("running cargo test")?;
     let Some(output) = child.stdout.take() else { bail!("standard output was asked for as a pipe") };
     let mut tally = Tally::default();
-    let mut reason_lines = 0;
+    let mut reason_lines = 0_usize;
     for line in BufReader::new(output).split(b'\n') {
         let line = String::from_utf8_lossy(&line?).into_owned();
         println!("{line}");
