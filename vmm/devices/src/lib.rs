@@ -2,13 +2,14 @@
 //!
 //! - [`pci::Bus`] is what the guest's accesses to PCI addresses reach; each device on it is a [`pci::Function`].
 //! - [`virtio::Device`] is what a virtio device is made of; [`virtio::Transport`] puts one on the PCI bus.
-//! - [`serial::Serial`] is the serial port.
+//! - [`serial::Serial`] is the serial port, [`pins::Pins`] what a power button is at on boards without ACPI.
 //! - [`Platform`] is what they need of the machine: doorbells and interrupt vectors. So nothing here knows the
 //!   hypervisor, and everything runs in tests without one.
 //!
 //! Whatever the guest writes, to whichever register, is taken from it as bytes, judged, and at worst without effect.
 
 pub mod pci;
+pub mod pins;
 mod platform;
 pub mod serial;
 pub mod virtio;

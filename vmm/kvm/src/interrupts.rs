@@ -5,15 +5,10 @@ use std::sync::{Arc, Mutex};
 
 use kvm_bindings::{KVM_IRQ_ROUTING_MSI, KvmIrqRouting, kvm_irq_routing_entry};
 
+use crate::arch::{self, FIRST_MESSAGE};
 use crate::vm::{as_event, lock};
 use crate::{KvmError, Vm};
 
-/// First interrupt number that is a message; those below are lines.
-#[cfg(target_arch = "x86_64")]
-pub(crate) const FIRST_MESSAGE: u32 = 24;
-/// First interrupt number that is a message; those below are shared peripheral interrupts.
-#[cfg(target_arch = "aarch64")]
-pub(crate) const FIRST_MESSAGE: u32 = 192;
 /// Interrupt numbers that are messages (KVM takes 4,096 routes).
 const MESSAGES_MAX: u32 = 2048;
 
@@ -44,11 +39,7 @@ enum Slot {
 
 impl Routes {
     pub fn new() -> Routes {
-        #[cfg(target_arch = "x86_64")]
-        let lines = crate::x86_64::line_routes();
-        #[cfg(not(target_arch = "x86_64"))]
-        let lines = Vec::new();
-        Routes { lines, messages: Vec::new() }
+        Routes { lines: arch::line_routes(), messages: Vec::new() }
     }
 
     fn take(&mut self) -> Option<u32> {

@@ -25,6 +25,8 @@
 //! descriptor of the machine is closed. Fields of the shared `kvm_run` page are read after the exit that fills them.
 #![allow(unsafe_code)]
 
+#[cfg(target_arch = "aarch64")]
+pub mod aarch64;
 mod error;
 mod hypervisor;
 mod interrupts;
@@ -32,6 +34,13 @@ mod vcpu;
 mod vm;
 #[cfg(target_arch = "x86_64")]
 pub mod x86_64;
+
+// What differs between processor types: `Processors`, `FIRST_MESSAGE` and `line_routes` for the rest of this crate;
+// `Entry`, and `prepare`, `set_entry`, `tick_khz` and `position` of a `Vcpu`.
+#[cfg(target_arch = "aarch64")]
+use aarch64 as arch;
+#[cfg(target_arch = "x86_64")]
+use x86_64 as arch;
 
 pub use error::{KvmError, OpenError};
 pub use hypervisor::Hypervisor;

@@ -11,7 +11,6 @@ use crate::{KvmError, Vm};
 pub struct Vcpu {
     // Closed before `vm` can unmap the memory.
     pub(crate) fd: VcpuFd,
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "keeps the machine"))]
     pub(crate) vm: Arc<Vm>,
     pub(crate) index: u32,
 }
@@ -20,6 +19,7 @@ pub struct Vcpu {
 #[derive(Debug)]
 pub enum Exit<'a> {
     /// It reads a port: to be filled in. More bytes than the port is wide are that many reads of it.
+    #[cfg(target_arch = "x86_64")]
     PortRead {
         /// Which port.
         port: u16,
@@ -27,6 +27,7 @@ pub enum Exit<'a> {
         data: &'a mut [u8],
     },
     /// It wrote a port.
+    #[cfg(target_arch = "x86_64")]
     PortWrite {
         /// Which port.
         port: u16,
@@ -79,7 +80,6 @@ impl Vcpu {
     pub(crate) fn new(vm: &Arc<Vm>, index: u32) -> Result<Vcpu, KvmError> {
         let fd = vm.fd.create_vcpu(index.into()).map_err(KvmError::of("KVM_CREATE_VCPU"))?;
         let this = Vcpu { fd, vm: vm.clone(), index };
-        #[cfg(target_arch = "x86_64")]
         this.prepare()?;
         Ok(this)
     }
@@ -105,7 +105,9 @@ impl Vcpu {
             Err(error) => return Err(KvmError::of("KVM_RUN")(error)),
         };
         Ok(match exit {
+            #[cfg(target_arch = "x86_64")]
             VcpuExit::IoIn(port, data) => Exit::PortRead { port, data },
+            #[cfg(target_arch = "x86_64")]
             VcpuExit::IoOut(port, data) => Exit::PortWrite { port, data },
             VcpuExit::MmioRead(address, data) => Exit::MmioRead { address, data },
             VcpuExit::MmioWrite(address, data) => Exit::MmioWrite { address, data },

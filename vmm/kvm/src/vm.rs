@@ -10,7 +10,7 @@ use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::interrupts::{MsiVector, Routes};
-use crate::{Hypervisor, KvmError, Vcpu};
+use crate::{Hypervisor, KvmError, Vcpu, arch};
 
 /// A machine: memory, doorbells, interrupts. Shared by its processors, which keep it.
 #[derive(Debug)]
@@ -19,18 +19,15 @@ pub struct Vm {
     pub(crate) routes: Mutex<Routes>,
     /// What KVM was told to use. Keeps the mappings until the machine is gone.
     memory: Mutex<GuestMemoryMmap>,
-    #[cfg(target_arch = "x86_64")]
-    pub(crate) cpuid: kvm_bindings::CpuId,
+    pub(crate) processors: arch::Processors,
 }
 
 impl Vm {
     pub(crate) fn new(hypervisor: &Hypervisor) -> Result<Vm, KvmError> {
         let fd = hypervisor.kvm.create_vm().map_err(KvmError::of("KVM_CREATE_VM"))?;
-        #[cfg(target_arch = "x86_64")]
-        crate::x86_64::create_chips(&fd)?;
+        let processors = arch::Processors::new(&hypervisor.kvm, &fd)?;
         Ok(Vm {
-            #[cfg(target_arch = "x86_64")]
-            cpuid: crate::x86_64::cpuid_base(&hypervisor.kvm)?,
+            processors,
             fd,
             routes: Mutex::new(Routes::new()),
             memory: Mutex::new(GuestMemoryMmap::new()),

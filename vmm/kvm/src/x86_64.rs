@@ -79,7 +79,24 @@ fn segment(selector: u16, type_: u8, long: bool) -> kvm_segment {
     }
 }
 
-pub(crate) fn create_chips(vm: &VmFd) -> Result<(), KvmError> {
+/// First interrupt number that is a message; those below are lines.
+pub(crate) const FIRST_MESSAGE: u32 = IOAPIC_PINS;
+
+/// What all processors of a machine have in common.
+#[derive(Debug)]
+pub(crate) struct Processors {
+    cpuid: CpuId,
+}
+
+impl Processors {
+    /// Makes the machine's interrupt chips, too: they have to be there before the first processor.
+    pub fn new(kvm: &Kvm, vm: &VmFd) -> Result<Processors, KvmError> {
+        create_chips(vm)?;
+        Ok(Processors { cpuid: cpuid_base(kvm)? })
+    }
+}
+
+fn create_chips(vm: &VmFd) -> Result<(), KvmError> {
     vm.set_identity_map_address(IDENTITY_MAP_ADDRESS).map_err(KvmError::of("KVM_SET_IDENTITY_MAP_ADDR"))?;
     vm.set_tss_address(TSS_ADDRESS).map_err(KvmError::of("KVM_SET_TSS_ADDR"))?;
     vm.create_irq_chip().map_err(KvmError::of("KVM_CREATE_IRQCHIP"))?;
@@ -111,7 +128,7 @@ fn is_software() -> bool {
 }
 
 /// What every processor of the machine tells of itself, but for its number.
-pub(crate) fn cpuid_base(kvm: &Kvm) -> Result<CpuId, KvmError> {
+fn cpuid_base(kvm: &Kvm) -> Result<CpuId, KvmError> {
     let mut cpuid =
         kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(KvmError::of("KVM_GET_SUPPORTED_CPUID"))?;
     let deadline = kvm.check_extension(Cap::TscDeadlineTimer);
@@ -185,7 +202,7 @@ const EFER_LMA: u64 = 1 << 10;
 impl Vcpu {
     /// What holds for every processor, before it is known how it starts.
     pub(crate) fn prepare(&self) -> Result<(), KvmError> {
-        let cpuid = with_number(&self.vm.cpuid, self.index);
+        let cpuid = with_number(&self.vm.processors.cpuid, self.index);
         self.fd.set_cpuid2(&cpuid).map_err(KvmError::of("KVM_SET_CPUID2"))?;
         let msr = |index, data| kvm_msr_entry { index, data, ..Default::default() };
         let msrs = Msrs::from_entries(&[
@@ -245,13 +262,13 @@ impl Vcpu {
         self.fd.get_tsc_khz().map_err(KvmError::of("KVM_GET_TSC_KHZ"))
     }
 
-    /// Where the processor stands: instruction pointer and code segment, for a message.
+    /// Where the processor stands, in words.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn position(&self) -> Result<(u64, u16), KvmError> {
+    pub fn position(&self) -> Result<String, KvmError> {
         let regs = self.fd.get_regs().map_err(KvmError::of("KVM_GET_REGS"))?;
         let sregs = self.fd.get_sregs().map_err(KvmError::of("KVM_GET_SREGS"))?;
-        Ok((regs.rip, sregs.cs.selector))
+        Ok(format!("instruction {:#x}, segment {:#x}", regs.rip, sregs.cs.selector))
     }
 }

@@ -5,11 +5,17 @@
 //! - [`boot::load`] puts kernel, initial file system, command line and tables into memory and says how the first
 //!   processor starts.
 //!
-//! The parts that differ between machine types are in modules named after those.
+//! - [`create_processors`] makes the processors, and what interrupts them.
+//!
+//! The parts that differ between machine types are in modules named after those, with the same names inside.
 
+#[cfg(target_arch = "aarch64")]
+#[path = "aarch64/mod.rs"]
+mod arch;
+#[cfg(target_arch = "x86_64")]
+#[path = "x86_64/mod.rs"]
+mod arch;
+pub mod boot;
 pub mod memory;
-#[cfg(target_arch = "x86_64")]
-mod x86_64;
 
-#[cfg(target_arch = "x86_64")]
-pub use x86_64::{boot, layout};
+pub use arch::{create_processors, layout};

@@ -109,10 +109,11 @@ mod tests {
     #[test]
     fn added_memory_lies_behind_and_leaves_the_rest_alone() {
         let memory = create(4 << 20, Pages::Small).unwrap();
-        memory.write_obj(7u32, GuestAddress(0x1000)).unwrap();
+        let at = GuestAddress(layout::MAILBOX);
+        memory.write_obj(7u32, at).unwrap();
         let grown = grow(&memory, 2 << 20, Pages::Small).unwrap();
         assert_eq!(bytes(&grown), 6 << 20);
-        assert_eq!(grown.read_obj::<u32>(GuestAddress(0x1000)).unwrap(), 7);
+        assert_eq!(grown.read_obj::<u32>(at).unwrap(), 7);
         assert!(grown.last_addr() > memory.last_addr());
     }
 

@@ -3,12 +3,6 @@
 use core::fmt::{self, Write};
 
 use crate::arch;
-use crate::options::Options;
-
-/// Remembers where the serial port is.
-pub fn init(options: &Options) {
-    arch::set_serial(options.serial);
-}
 
 struct Console;
 

@@ -36,7 +36,7 @@ const EXIT_NO_DEVICE: u8 = 102;
 /// Runs the guest. `line` is its command line.
 fn main(line: &[u8]) -> ! {
     let options = Options::parse(line);
-    console::init(&options);
+    arch::init(&options);
     print!("micro-guest: {:?}\n", options.mode);
     // SAFETY: the monitor reserves this page and says where it is.
     let mailbox = unsafe { &*(options.mailbox as *const Mailbox) };

@@ -76,7 +76,7 @@ impl Queue {
         if self.ring.publish() {
             self.kicks += 1;
             // SAFETY: the device's notification register for this queue.
-            unsafe { self.doorbell.write_volatile(self.number) };
+            unsafe { arch::write(self.doorbell, self.number) };
         }
     }
 
@@ -118,14 +118,14 @@ pub fn find_all(options: &Options, memory: &mut Memory) -> Ports {
 struct Registers(u64);
 
 impl Registers {
-    fn read<T>(self, offset: u64) -> T {
+    fn read<T: Copy>(self, offset: u64) -> T {
         // SAFETY: the device's own description says that its registers are here.
-        unsafe { ((self.0 + offset) as *const T).read_volatile() }
+        unsafe { arch::read((self.0 + offset) as *const T) }
     }
 
-    fn write<T>(self, offset: u64, value: T) {
+    fn write<T: Copy>(self, offset: u64, value: T) {
         // SAFETY: as in `read`.
-        unsafe { ((self.0 + offset) as *mut T).write_volatile(value) };
+        unsafe { arch::write((self.0 + offset) as *mut T, value) };
     }
 
     /// 64-bit registers are written in halves (section 4.1.3.1).

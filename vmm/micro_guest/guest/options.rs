@@ -22,6 +22,8 @@ pub struct Options {
     pub ecam: u64,
     /// `serial=`: where the serial port lies, where it isn't at a port.
     pub serial: u64,
+    /// `exit=`: where the register lies that ends the machine, where it isn't at a port.
+    pub exit: u64,
     /// `mailbox=`: where the [`Mailbox`](crate::mailbox::Mailbox) lies.
     pub mailbox: u64,
     /// `memory=`: first address behind the memory that the guest may use.
@@ -51,6 +53,7 @@ impl Options {
             mode: Mode::Reflect,
             ecam: 0,
             serial: 0,
+            exit: 0,
             mailbox: 0,
             memory: 0,
             tick_khz: 1_000_000,
@@ -76,6 +79,7 @@ impl Options {
                 }
                 b"ecam" => options.ecam = number(value),
                 b"serial" => options.serial = number(value),
+                b"exit" => options.exit = number(value),
                 b"mailbox" => options.mailbox = number(value),
                 b"memory" => options.memory = number(value),
                 b"tick_khz" => options.tick_khz = number(value).max(1),

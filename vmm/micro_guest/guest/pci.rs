@@ -1,5 +1,7 @@
 //! PCI, as far as a driver of virtio devices needs it (PCI 3.0, chapter 6; virtio 1.2, section 4.1).
 
+use crate::arch;
+
 /// Most devices on the bus.
 const DEVICES: u64 = 32;
 const VENDOR_VIRTIO: u16 = 0x1af4;
@@ -19,16 +21,16 @@ pub fn virtio(ecam: u64, device: u16) -> impl Iterator<Item = Function> {
 }
 
 impl Function {
-    fn read<T>(self, offset: u64) -> T {
+    fn read<T: Copy>(self, offset: u64) -> T {
         // SAFETY: the monitor says where the configuration space is; offsets are below 256 and aligned.
-        unsafe { ((self.0 + offset) as *const T).read_volatile() }
+        unsafe { arch::read((self.0 + offset) as *const T) }
     }
 
     /// Lets the function answer to its addresses.
     pub fn enable(self) {
         let command = self.read::<u16>(4) | COMMAND_MEMORY_MASTER;
         // SAFETY: as in `read`.
-        unsafe { ((self.0 + 4) as *mut u16).write_volatile(command) };
+        unsafe { arch::write((self.0 + 4) as *mut u16, command) };
     }
 
     /// Where a base address register points.

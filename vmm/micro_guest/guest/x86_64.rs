@@ -3,6 +3,8 @@
 use core::arch::{asm, global_asm};
 use core::ptr::addr_of_mut;
 
+use crate::options::Options;
+
 // The start. Some hypervisors interpret privileged code, so there is as little of it as possible: tables are in the
 // image, and what can be filled in later is. Selectors: 0x08 privileged code, 0x10 its data, 0x1b data, 0x23 code of
 // the unprivileged, 0x28 task segment.
@@ -185,8 +187,26 @@ const PORT_SERIAL: u16 = 0x3f8;
 /// The monitor ends the machine with the code written here.
 const PORT_EXIT: u16 = 0xf4;
 
-/// The serial port is at a fixed port.
-pub fn set_serial(_: u64) {}
+/// Serial port and exit register are at fixed ports.
+pub fn init(_: &Options) {}
+
+/// Reads a device's register.
+///
+/// # Safety
+/// It is one.
+pub unsafe fn read<T: Copy>(from: *const T) -> T {
+    // SAFETY: the caller's promise.
+    unsafe { from.read_volatile() }
+}
+
+/// Writes a device's register.
+///
+/// # Safety
+/// It is one.
+pub unsafe fn write<T: Copy>(to: *mut T, value: T) {
+    // SAFETY: the caller's promise.
+    unsafe { to.write_volatile(value) };
+}
 
 /// Writes a byte to the serial port.
 pub fn put_byte(byte: u8) {

@@ -20,7 +20,7 @@ use micro_guest::mailbox::{self, Mailbox};
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic};
 use vmm_config::{Kernel, NetBackend, Vm};
 
-use crate::board::Board;
+use crate::board::{self, Board};
 use crate::console::Console;
 use crate::control;
 use crate::exits::VcpuExits;
@@ -396,6 +396,7 @@ impl Machine {
         let memory = memory::create(config.memory.bytes(), pages)?;
         let vm = hypervisor.create_vm()?;
         vm.map_memory(&memory)?;
+        let vcpus = machine::create_processors(&vm, config.cpus.get())?;
         let shared: Memory = GuestMemoryAtomic::new(memory.clone());
         let platform = Arc::new(KvmPlatform(vm.clone()));
 
@@ -434,7 +435,6 @@ impl Machine {
         }
         let board = Board::new(serial, bus, event_line);
 
-        let vcpus = (0..config.cpus.get()).map(|n| vm.create_vcpu(n)).collect::<Result<Vec<_>, _>>()?;
         let boot = Boot {
             kernel: match &config.kernel {
                 Kernel::File(path) => boot::Kernel::File(path.clone()),
@@ -493,13 +493,17 @@ fn wait_for_switch(reached: Vec<Reached>, events: &Sender<Tagged>, generation: u
 fn command_line(config: &Vm, tick_khz: u32) -> String {
     match config.kernel {
         Kernel::File(_) => config.command_line.clone(),
-        Kernel::Builtin(mode) => format!(
-            "{} mode={} ecam={:#x} mailbox={:#x} memory={:#x} tick_khz={tick_khz}",
-            config.command_line,
-            mode.word(),
-            layout::ECAM,
-            layout::MAILBOX,
-            config.memory.bytes().min(layout::GAP_START),
-        ),
+        Kernel::Builtin(mode) => {
+            let (start, bytes) = layout::ram(config.memory.bytes())[0];
+            format!(
+                "{} mode={} ecam={:#x} mailbox={:#x} memory={:#x} tick_khz={tick_khz} {}",
+                config.command_line,
+                mode.word(),
+                layout::ECAM,
+                layout::MAILBOX,
+                start + bytes,
+                board::micro_guest_words(),
+            )
+        }
     }
 }

@@ -195,7 +195,9 @@ fn run(mut vcpu: Vcpu, board: &Board, orders: &Orders, exits: &ExitTable) -> Opt
         exits.add(kind, elapsed());
         match effect {
             Effect::None => {}
+            #[cfg(target_arch = "x86_64")]
             Effect::PowerOff => return Some(Event::PowerOff),
+            #[cfg(target_arch = "x86_64")]
             Effect::Reset => return Some(Event::Reset),
             Effect::Exit(code) => return Some(Event::Exit(code)),
         }
@@ -211,19 +213,18 @@ enum Served {
 fn serve(exit: Exit<'_>, board: &Board) -> Served {
     let on = |kind| Served::On(kind, Effect::None);
     match exit {
+        #[cfg(target_arch = "x86_64")]
         Exit::PortRead { port, data } => {
             board.read_port(port, data);
             on(ExitKind::PortRead)
         }
+        #[cfg(target_arch = "x86_64")]
         Exit::PortWrite { port, data } => Served::On(ExitKind::PortWrite, board.write_port(port, data)),
         Exit::MmioRead { address, data } => {
             board.read_mmio(address, data);
             on(ExitKind::MmioRead)
         }
-        Exit::MmioWrite { address, data } => {
-            board.write_mmio(address, data);
-            on(ExitKind::MmioWrite)
-        }
+        Exit::MmioWrite { address, data } => Served::On(ExitKind::MmioWrite, board.write_mmio(address, data)),
         Exit::Halt => on(ExitKind::Halt),
         Exit::Interrupted => on(ExitKind::Interrupted),
         Exit::PowerOff => Served::End(Event::PowerOff),
@@ -243,7 +244,7 @@ fn serve(exit: Exit<'_>, board: &Board) -> Served {
 
 fn describe(vcpu: &Vcpu, why: &str) -> String {
     match vcpu.position() {
-        Ok((ip, cs)) => format!("{why} (processor {}, instruction {ip:#x}, segment {cs:#x})", vcpu.index()),
+        Ok(position) => format!("{why} (processor {}, {position})", vcpu.index()),
         Err(_) => format!("{why} (processor {})", vcpu.index()),
     }
 }

@@ -1,8 +1,8 @@
 //! A kernel into memory: ELF (with PVH's or the 64-bit entry) or bzImage.
 
 use std::fs::File;
-use std::io::{self, Cursor, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::io::{Cursor, Read, Seek, SeekFrom};
+use std::path::Path;
 
 use kvm::x86_64::{Entry, Mode};
 use linux_loader::loader::elf::PvhBootCapability;
@@ -10,71 +10,7 @@ use linux_loader::loader::{BzImage, Elf, KernelLoader};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 use super::{acpi, layout};
-
-/// Where a kernel comes from.
-#[derive(Clone, Debug)]
-pub enum Kernel {
-    /// A file: ELF or bzImage.
-    File(PathBuf),
-    /// Bytes of this program: ELF.
-    Builtin(&'static [u8]),
-}
-
-/// What a machine is to start.
-#[derive(Clone, Debug)]
-pub struct Boot {
-    /// The kernel.
-    pub kernel: Kernel,
-    /// The initial file system.
-    pub initrd: Option<PathBuf>,
-    /// The command line.
-    pub command_line: String,
-    /// Processors.
-    pub cpus: u32,
-}
-
-/// Why a kernel can't be started.
-#[derive(Debug, thiserror::Error)]
-pub enum BootError {
-    /// A file can't be read.
-    #[error("{path}: {source}")]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The kernel is of no known format.
-    #[error("{0} is neither an ELF kernel for x86-64 nor a bzImage that starts in 64-bit mode")]
-    Format(PathBuf),
-    /// The kernel can't be put into memory.
-    #[error("{path} can't be loaded: {why}")]
-    Load {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        why: String,
-    },
-    /// The initial file system is too long.
-    #[error(
-        "{path} has {bytes} bytes; there is room for {room} behind the kernel: give the machine more memory"
-    )]
-    Initrd {
-        /// Which.
-        path: PathBuf,
-        /// Its length.
-        bytes: u64,
-        /// How much fits.
-        room: u64,
-    },
-    /// The command line is too long.
-    #[error("the command line has {0} bytes; {max} are allowed", max = layout::COMMAND_LINE_MAX - 1)]
-    CommandLine(usize),
-    /// There is less memory than the tables need.
-    #[error("the machine has too little memory to start: {0}")]
-    Memory(#[from] vm_memory::GuestMemoryError),
-}
+use crate::boot::{Boot, BootError, Kernel};
 
 /// Puts everything into memory that the guest finds at its start, and says how its first processor starts. Called
 /// again for a reset.
@@ -123,6 +59,10 @@ pub fn load(memory: &GuestMemoryMmap, boot: &Boot) -> Result<Entry, BootError> {
     }
     Ok(entry)
 }
+
+/// What is wrong with a file of another format.
+pub(crate) const NOT_A_KERNEL: &str =
+    "neither an ELF kernel for x86-64 nor a bzImage that starts in 64-bit mode";
 
 enum KernelEntry {
     Long(u64),

@@ -1,4 +1,4 @@
-//! The board of an x86-64 machine: which device answers to which port and address.
+//! The board of an x86-64 machine: ports and addresses.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,18 +8,7 @@ use devices::pci::Bus;
 use devices::serial::{REGISTERS, Serial};
 use machine::layout;
 
-/// What an access comes to, beside its answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Nothing: go on.
-    None,
-    /// The guest powers off.
-    PowerOff,
-    /// The guest resets.
-    Reset,
-    /// The guest ends with a code.
-    Exit(u8),
-}
+use super::Effect;
 
 /// The devices, shared by the processors.
 pub struct Board {
@@ -92,12 +81,18 @@ impl Board {
     }
 
     /// Takes a write to where no memory is.
-    pub fn write_mmio(&self, address: u64, data: &[u8]) {
+    pub fn write_mmio(&self, address: u64, data: &[u8]) -> Effect {
         match address.checked_sub(layout::ECAM) {
             Some(offset) if offset < layout::ECAM_BYTES => self.pci.write_ecam(offset, data),
             _ => self.pci.write(address, data),
         }
+        Effect::None
     }
+}
+
+/// What of the board the micro-guest is told: nothing, its ports are every PC's.
+pub fn micro_guest_words() -> String {
+    String::new()
 }
 
 /// The keyboard controller's command port: kernels pulse the processor's reset line through it.
