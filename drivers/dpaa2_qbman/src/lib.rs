@@ -34,8 +34,9 @@
 //! read before the flag that says it is there:
 //!
 //! - before the store that hands a line over (valid bit or doorbell): [`barrier::before_handover`]. It also covers what the
-//!   frame descriptors point to, and the cleared tokens of a result array. On aarch64 the frames are in cacheable,
-//!   the registers in device memory, and stores to the two are not ordered without it;
+//!   frame descriptors point to, the cleared tokens of a result array, and what was read of a buffer or an entry that is
+//!   given back. On aarch64 the frames are in cacheable, the registers in device memory, and accesses to the two are not
+//!   ordered without it;
 //! - after a token or valid bit was seen: [`barrier::after_takeover`], then the rest of the line.
 //!
 //! No cache maintenance: VFIO maps the direct CENA window without caching (`vfio_fsl_mc_mmap_mmio` in Linux'

@@ -68,6 +68,7 @@ impl<W: Window> Portal<W> {
 
     /// Gives an entry back. An [`enqueue`](dpaa2_defs::qbman::enqueue::EnqueueCommand::consuming) can do it too.
     pub fn consume(&mut self, index: u8) {
+        barrier::before_handover();
         self.cinh.write32(QBMAN_CINH_SWP_DCAP as usize, index.into());
     }
 

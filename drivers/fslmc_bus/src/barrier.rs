@@ -6,14 +6,17 @@
 //!
 //! Source: Linux, Documentation/memory-barriers.txt ("dma_wmb", "dma_rmb"), arch/arm64/include/asm/barrier.h.
 
-/// Makes stores before it visible to devices before any store after it: before the store that gives a descriptor or a
-/// command to hardware, a doorbell included.
+/// Makes stores before it visible to devices, and loads before it happen, before any store after it: before the store
+/// that gives a descriptor, a command or a buffer to hardware, a doorbell included.
+///
+/// Loads count, because what was read is given back, too: a buffer to its pool, an entry of a ring. A barrier for stores
+/// alone (`dmb oshst`, which is what Linux takes there) lets a processor read such memory after hardware has it again.
 #[inline(always)]
 pub fn before_handover() {
     #[cfg(target_arch = "aarch64")]
     // SAFETY: a barrier touches no memory and no register.
     unsafe {
-        std::arch::asm!("dmb oshst", options(nostack, preserves_flags));
+        std::arch::asm!("dmb osh", options(nostack, preserves_flags));
     }
     #[cfg(not(target_arch = "aarch64"))]
     std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::Release);
