@@ -176,6 +176,11 @@ impl ExactCache {
         Some(decision)
     }
 
+    /// Whether it is worth keeping a decision for this key: it was asked about before, lately.
+    pub fn admits(&mut self, key: &FlowKey) -> bool {
+        self.table.admits(self.mask.hash(key))
+    }
+
     /// Keeps a decision that is good as of now. Takes the place of an earlier one for the same key.
     pub fn insert(&mut self, key: &FlowKey, decision: u32, changes: &Changes) {
         let seen = self.seen(changes);

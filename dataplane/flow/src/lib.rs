@@ -20,4 +20,4 @@ pub use exact::ExactCache;
 pub use extract::{KeySlot, Layers, extract, extract_l2, fuzz_extract};
 pub use key::{Field, FlowKey, FlowMask, PRESENT, WORDS, frag, prerequisite};
 pub use mask_words::MaskWords;
-pub use megaflows::Megaflows;
+pub use megaflows::{Admission, Megaflows};

@@ -43,7 +43,19 @@ pub struct Megaflows {
     epoch: u64,
 }
 
+/// Whether a decision is worth keeping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Yes: it was asked about before, lately.
+    Now,
+    /// Not the first time.
+    Later,
+    /// Its mask is one more than there may be.
+    Never,
+}
+
 struct Mask {
+    mask: FlowMask,
     words: MaskWords,
     name: u64,
     /// Since the last ranking.
@@ -116,6 +128,13 @@ impl Megaflows {
         None
     }
 
+    /// Whether it is worth keeping a decision for all keys that agree with this one in the bits of `mask`.
+    pub fn admission(&mut self, mask: &FlowMask, key: &FlowKey) -> Admission {
+        let Some(i) = self.mask(mask) else { return Admission::Never };
+        let hash = self.masks[i].hash(key);
+        if self.table.admits(hash) { Admission::Now } else { Admission::Later }
+    }
+
     /// Keeps a decision, good as of now for every key that agrees with this one in the bits of `mask`. Returns
     /// false when it can't, for being the first of a mask more than there may be.
     pub fn insert(&mut self, mask: &FlowMask, key: &FlowKey, decision: u32, changes: &Changes) -> bool {
@@ -149,12 +168,12 @@ impl Megaflows {
     }
 
     fn mask(&mut self, mask: &FlowMask) -> Option<usize> {
-        let known = self.masks.iter().position(|known| known.words.mask() == *mask);
+        let known = self.masks.iter().position(|known| known.mask == *mask);
         if known.is_some() || self.masks.len() == self.masks_max {
             return known;
         }
         // It counts as hit once: it is new, not unused.
-        self.masks.push(Mask { words: MaskWords::new(mask), name: self.next_name, hits: 1 });
+        self.masks.push(Mask { mask: *mask, words: MaskWords::new(mask), name: self.next_name, hits: 1 });
         self.next_name += 1;
         Some(self.masks.len() - 1)
     }
@@ -279,8 +298,20 @@ mod tests {
         for _ in 0..=RANK_EVERY {
             assert_eq!(megaflows.lookup(&key(0, 1, 0), &changes), Some(2));
         }
-        assert_eq!(megaflows.masks[0].words.mask(), dst);
+        assert_eq!(megaflows.masks[0].mask, dst);
         assert_eq!(megaflows.lookup(&key(1, 0, 0), &changes), Some(1));
+    }
+
+    #[test]
+    fn what_is_asked_about_twice_is_worth_keeping_and_random_traffic_is_not() {
+        let mut megaflows = Megaflows::new(1, 1024);
+        let port = mask(&[Field::InPort]);
+        assert_eq!(megaflows.admission(&port, &key(1, 2, 3)), Admission::Later);
+        assert_eq!(megaflows.admission(&port, &key(1, 9, 9)), Admission::Now, "the same where it matters");
+        let dst = mask(&[Field::Ipv4Dst]);
+        assert_eq!(megaflows.admission(&dst, &key(1, 2, 3)), Admission::Never);
+        let admitted = (2..100_000).filter(|&n| megaflows.admission(&port, &key(n, 0, 0)) != Admission::Later);
+        assert!(admitted.count() < 100);
     }
 
     proptest! {

@@ -14,6 +14,8 @@ const SLOTS: usize = 8;
 /// Entries per bucket that the table aims at.
 const LOAD: usize = 4;
 const BUCKETS_MIN: u32 = 8;
+/// Places for hashes that asked to be admitted, at least.
+const DOOR_MIN: usize = 1 << 16;
 const LINE_WORDS: usize = 8;
 /// Hash bits: 0-23 choose the first bucket, 24-47 the second, 48-63 are the tag.
 const ADDRESS_BITS: u32 = 24;
@@ -117,6 +119,8 @@ impl Lines {
 pub(crate) struct Table {
     buckets: Lines,
     records: Lines,
+    /// The tags of hashes that asked to be admitted, each in the place its low bits say: the last one of each place.
+    door: Vec<u16>,
     /// Words from one record to the next.
     stride: usize,
     capacity: usize,
@@ -149,6 +153,7 @@ impl Table {
         let mut table = Self {
             buckets: Lines::new(buckets),
             records: Lines::new(record_words.div_ceil(LINE_WORDS)),
+            door: vec![0; capacity.next_power_of_two().max(DOOR_MIN)],
             stride: stride(key_words_max),
             capacity,
             len: 0,
@@ -189,7 +194,7 @@ impl Table {
 
     /// Bytes reserved; touched are only those of entries once held.
     pub(crate) fn reserved_bytes(&self) -> usize {
-        (self.buckets.words.len() + self.records.words.len()) * 8
+        (self.buckets.words.len() + self.records.words.len()) * 8 + self.door.len() * 2
     }
 
     #[inline(always)]
@@ -284,6 +289,13 @@ impl Table {
     fn find_in(&self, bucket: &Bucket, hash: u64, is_it: &impl Fn(&[u64]) -> bool) -> u32 {
         let mut records = bucket.matching(tag(hash)).map(|slot| bucket.records[slot]);
         records.find(|&record| is_it(self.record(record))).unwrap_or(NONE)
+    }
+
+    /// Whether this hash asked before, not too many others ago. Traffic that never says the same twice is kept out so, with
+    /// one access to little memory, and neither takes the places of others nor wears out the processor's caches.
+    pub(crate) fn admits(&mut self, hash: u64) -> bool {
+        let place = hash as usize & (self.door.len() - 1);
+        std::mem::replace(&mut self.door[place], tag(hash)) == tag(hash)
     }
 
     /// Makes a record for a key that isn't there, to be filled by the caller; at another entry's expense when the

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use action::Op;
-use flow::{Changes, ExactCache, Field, FlowKey, FlowMask, KeySlot, Megaflows};
+use flow::{Admission, Changes, ExactCache, Field, FlowKey, FlowMask, KeySlot, Megaflows};
 use packet::BURST_MAX;
 use port::{DropReason, PortId};
 
@@ -161,18 +161,29 @@ impl BridgeCache {
         Some(decision)
     }
 
-    /// Asks the rules, and remembers the verdict for this flow if `keep` (and in a megaflow, if it may).
+    /// Asks the rules. What is asked again is remembered, if `may_keep`: in a megaflow, or where there can't be one for this
+    /// flow.
     #[cold]
-    pub fn miss(&mut self, rules: &dyn Rules, key: &FlowKey, keep: bool) -> Option<u32> {
+    pub fn miss(&mut self, rules: &dyn Rules, key: &FlowKey, may_keep: &mut impl FnMut() -> bool) -> Option<u32> {
         rules.evaluate(key, &mut self.verdict);
         let decision = self.remember()?;
-        if keep {
-            let mut mask = self.verdict.mask;
-            mask.add(Field::InPort, Field::InPort.full());
-            self.megaflows.insert(&mask, key, decision, &self.changes);
-            self.exact.insert(key, decision, &self.changes);
+        let mut mask = self.verdict.mask;
+        mask.add(Field::InPort, Field::InPort.full());
+        match self.megaflows.admission(&mask, key) {
+            Admission::Now if may_keep() => {
+                self.megaflows.insert(&mask, key, decision, &self.changes);
+            }
+            Admission::Never => self.keep(key, decision, may_keep),
+            Admission::Now | Admission::Later => {}
         }
         Some(decision)
+    }
+
+    /// Remembers the decision for this flow, if it isn't asked about for the first time.
+    fn keep(&mut self, key: &FlowKey, decision: u32, may_keep: &mut impl FnMut() -> bool) {
+        if self.exact.admits(key) && may_keep() {
+            self.exact.insert(key, decision, &self.changes);
+        }
     }
 
     /// The decisions of the frames whose bits are set in `wanted`; returns those that are not known.
@@ -182,11 +193,9 @@ impl BridgeCache {
     }
 
     /// A decision known for all frames that look like this one as far as any rule looked.
-    pub fn megaflow(&mut self, key: &FlowKey, keep: bool) -> Option<u32> {
+    pub fn megaflow(&mut self, key: &FlowKey, may_keep: &mut impl FnMut() -> bool) -> Option<u32> {
         let decision = self.megaflows.lookup(key, &self.changes)?;
-        if keep {
-            self.exact.insert(key, decision, &self.changes);
-        }
+        self.keep(key, decision, may_keep);
         Some(decision)
     }
 

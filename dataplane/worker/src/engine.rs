@@ -68,8 +68,8 @@ struct Actor {
     mark: u64,
 }
 
-/// How many flows a port may put into the caches: beyond, its misses are answered by the rules but not
-/// remembered, so that one port's random headers don't wash out the flows of others.
+/// How many flows a port may put into the caches: beyond, what they don't know is answered by the rules but not
+/// remembered, so that one port's traffic doesn't wash out the flows of others.
 struct InsertBudget {
     per_ms: u32,
     left: Vec<u32>,
@@ -330,14 +330,17 @@ fn find(
     from: &Ingress<'_>,
 ) -> Option<u32> {
     let key = slot.key();
-    let keep = budget.take(from.port);
-    if keep { &from.counters.cached } else { &from.counters.uncached }.add(1);
-    if let Some(decision) = cache.megaflow(key, keep) {
+    let mut may_keep = || {
+        let granted = budget.take(from.port);
+        if granted { &from.counters.cached } else { &from.counters.uncached }.add(1);
+        granted
+    };
+    if let Some(decision) = cache.megaflow(key, &mut may_keep) {
         act.stats.megaflow_hits.add(1);
         return Some(decision);
     }
     act.stats.misses.add(1);
-    cache.miss(rules, key, keep)
+    cache.miss(rules, key, &mut may_keep)
 }
 
 impl Actor {
