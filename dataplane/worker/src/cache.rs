@@ -164,7 +164,12 @@ impl BridgeCache {
     /// Asks the rules. What is asked again is remembered, if `may_keep`: in a megaflow, or where there can't be one for this
     /// flow.
     #[cold]
-    pub fn miss(&mut self, rules: &dyn Rules, key: &FlowKey, may_keep: &mut impl FnMut() -> bool) -> Option<u32> {
+    pub fn miss(
+        &mut self,
+        rules: &dyn Rules,
+        key: &FlowKey,
+        may_keep: &mut impl FnMut() -> bool,
+    ) -> Option<u32> {
         rules.evaluate(key, &mut self.verdict);
         let decision = self.remember()?;
         let mut mask = self.verdict.mask;
