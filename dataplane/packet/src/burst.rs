@@ -9,6 +9,8 @@ pub const BURST_MAX: usize = 32;
 pub const HEADROOM: usize = 64;
 /// Bytes of a frame that are copied to be parsed in most cases.
 pub const HEAD_FIRST: usize = 64;
+/// Bytes of a frame that say where a bridge sends it: addresses and the outermost tag.
+pub const START: usize = 16;
 /// Most bytes of a frame that are copied to be parsed and rewritten.
 pub const HEAD_MAX: usize = 128;
 /// Most segments beyond the first, over all frames of a burst.
@@ -275,41 +277,43 @@ impl Burst {
         self.frames[i].taken
     }
 
-    /// Copies the frame's first bytes (up to `want`, at most [`HEAD_MAX`]) into its head. No-op when at least
-    /// as many are there, or the head was already edited.
+    /// Makes the frame's head reach to its first `want` bytes (at most [`HEAD_MAX`]). What is in the head stays: bytes that were
+    /// judged are never read again. No-op when at least as many are there, or the head was moved.
     #[inline(always)]
     pub fn load_head(&mut self, i: usize, want: usize) {
         let f = &mut self.frames[i];
         let want = want.min(f.len as usize).min(HEAD_MAX);
         if (f.head_len as usize) < want && f.head_len == f.skip && f.head_start as usize == HEADROOM {
-            let dst = &mut self.heads[i].0[HEADROOM..];
+            let have = f.head_len as usize;
+            let dst = &mut self.heads[i].0[HEADROOM + have..HEADROOM + want];
             if f.first.len as usize >= want {
-                // SAFETY: the pusher promised `first.len` readable bytes; `dst` holds HEAD_MAX >= want.
-                unsafe { copy::copy(f.first.ptr, dst.as_mut_ptr(), want) };
+                // SAFETY: the pusher promised `first.len` readable bytes, of which those from `have` to `want` go to `dst`.
+                unsafe { copy::copy(f.first.ptr.add(have), dst.as_mut_ptr(), dst.len()) };
             } else {
-                gather(f.first, rest_of(&self.rest, f), 0, &mut dst[..want]);
+                gather(f.first, rest_of(&self.rest, f), have, dst);
             }
             f.head_len = want as u16;
             f.skip = want as u16;
         }
     }
 
-    /// Copies the first [`HEAD_FIRST`] bytes of each frame into its head: [`load_head`](Self::load_head) for a burst
-    /// as it was received.
+    /// Copies the first `N` bytes of each frame ([`HEAD_FIRST`] or [`START`]) into its head: [`load_head`](Self::load_head) for
+    /// a burst as it was received.
     #[inline(always)]
-    pub fn load_heads(&mut self) {
+    pub fn load_heads<const N: usize>(&mut self) {
+        const { assert!(N <= HEAD_MAX) };
         for i in 0..self.len.min(BURST_MAX) {
             let f = &mut self.frames[i];
-            if f.first.len as usize >= HEAD_FIRST && f.head_len | f.skip == 0 {
-                let dst: &mut [u8; HEAD_FIRST] = self.heads[i].0[HEADROOM..]
+            if f.first.len as usize >= N && f.head_len | f.skip == 0 {
+                let dst: &mut [u8; N] = self.heads[i].0[HEADROOM..]
                     .first_chunk_mut()
                     .expect("a head has room for its first bytes");
                 // SAFETY: the pusher promised `first.len` readable bytes; `dst` is as long.
-                unsafe { copy::block::<HEAD_FIRST>(f.first.ptr, dst.as_mut_ptr()) };
-                f.head_len = HEAD_FIRST as u16;
-                f.skip = HEAD_FIRST as u16;
+                unsafe { copy::block::<N>(f.first.ptr, dst.as_mut_ptr()) };
+                f.head_len = N as u16;
+                f.skip = N as u16;
             } else {
-                self.load_head(i, HEAD_FIRST);
+                self.load_head(i, N);
             }
         }
     }
@@ -384,6 +388,16 @@ impl Burst {
     pub fn whole(&self, i: usize) -> Option<Segment> {
         let f = &self.frames[i];
         (f.rest_count == 0 && f.head_len == 0 && f.skip == 0).then_some(f.first)
+    }
+
+    /// Frame `i` when it lies in one piece and only its [`START`] was looked at: quickest to copy whole, with the start that was
+    /// looked at written over it.
+    #[inline(always)]
+    pub fn started(&self, i: usize) -> Option<(Segment, &[u8; START])> {
+        let f = &self.frames[i];
+        let started = f.rest_count == 0 && f.head_len as usize == START && f.skip as usize == START;
+        let start = self.heads[i].0.get(f.head_start as usize..)?.first_chunk()?;
+        started.then_some((f.first, start))
     }
 
     /// Head and rest of frame `i` when its source lies in one piece; either may be empty.
@@ -551,6 +565,31 @@ mod tests {
         assert_eq!(contents(&burst, 0), expected);
         burst.shrink_front(0, 24);
         assert_eq!(contents(&burst, 0), bytes[20..]);
+    }
+
+    #[test]
+    fn bytes_that_were_judged_are_not_read_again() {
+        for cuts in [&[200][..], &[10, 190], &[16, 84, 100]] {
+            let mut bytes: Vec<u8> = (0..200).map(|i| i as u8).collect();
+            let mut burst = Burst::new();
+            // SAFETY: `bytes` outlives the burst.
+            unsafe { burst.push_segments(&segments(&bytes, cuts), Offload::default(), 0) };
+            burst.load_heads::<START>();
+            let judged = burst.head(0).to_vec();
+            // The sender changes its mind.
+            bytes.iter_mut().for_each(|byte| *byte = !*byte);
+            let expected = [&judged[..], &bytes[START..]].concat();
+            assert_eq!(
+                burst.started(0).map(|(_, start)| start.to_vec()),
+                (cuts.len() == 1).then_some(judged)
+            );
+            assert_eq!(contents(&burst, 0), expected, "cuts {cuts:?}");
+            for want in [64, 128] {
+                burst.load_head(0, want);
+                assert_eq!(burst.head(0), &expected[..want], "cuts {cuts:?}");
+                assert_eq!(contents(&burst, 0), expected);
+            }
+        }
     }
 
     #[test]

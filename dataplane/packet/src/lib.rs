@@ -26,7 +26,7 @@ mod offload;
 mod owned;
 mod pool;
 
-pub use burst::{BURST_MAX, Burst, HEAD_FIRST, HEAD_MAX, HEADROOM, Parts, SEGMENTS_MAX, Segment};
+pub use burst::{BURST_MAX, Burst, HEAD_FIRST, HEAD_MAX, HEADROOM, Parts, SEGMENTS_MAX, START, Segment};
 pub use offload::{Gso, Offload};
 pub use owned::OwnedBurst;
 pub use pool::{HugePages, Pool};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use action::{Op, apply, pop_vlan, push_vlan};
 use bridging::{EthHead, Forward, NormalMemo, TagOp, normal};
 use flow::{KeySlot, Layers, extract};
-use packet::{BURST_MAX, Burst, HEAD_MAX, cycles};
+use packet::{BURST_MAX, Burst, HEAD_FIRST, HEAD_MAX, START, cycles};
 use port::{DropReason, PortCounters, PortId, Selection};
 
 use crate::cache::{BridgeCache, CacheSizes, Kind};
@@ -236,7 +236,7 @@ impl Engine {
                 }
                 Kind::Output(_) => from.counters.dropped(DropReason::Hairpin, frames as u64),
                 Kind::Normal => {
-                    burst.load_heads();
+                    burst.load_heads::<START>();
                     self.act.stamp(Stage::Parse);
                     self.act.normal_burst(plane, port.bridge, burst, from);
                 }
@@ -273,7 +273,7 @@ impl Engine {
         let cache = &mut caches[port.bridge as usize];
         let frames = burst.len();
         // Two loops: parsing a head right after its copy was the costliest mistake of the prototype.
-        burst.load_heads();
+        burst.load_heads::<HEAD_FIRST>();
         for i in 0..frames {
             let len = burst.frame_len(i);
             let mut layers = extract(burst.head(i), len, from.port.0.into(), &mut slots[i]);
@@ -527,9 +527,18 @@ impl Actor {
         self.begin_normal(plane, bridge);
         let frames = burst.len();
         let memo = &self.memos[bridge as usize];
-        let known = |i: usize| memo.unicast(burst.start::<16>(i)?.into(), from.port);
-        let first = known(0);
-        if let Some(to) = first.filter(|_| (1..frames).all(|i| known(i) == first)) {
+        let known = |eth: EthHead| memo.unicast(eth, from.port);
+        let first = burst.start::<START>(0).map(EthHead::from);
+        if let Some(to) = first.and_then(known)
+            && let Some(mut last) = first
+            && (1..frames).all(|i| {
+                // Frames often follow others of their kind.
+                let Some(eth) = burst.start::<START>(i).map(EthHead::from) else { return false };
+                let alike = eth == last || known(eth) == Some(to);
+                last = eth;
+                alike
+            })
+        {
             self.stamp(Stage::Act);
             burst.allow_take_of(u32::MAX);
             self.send(plane, burst, to, &ALL[..frames], from);
@@ -593,6 +602,8 @@ impl Actor {
         if matches!(forward, Forward::Unicast { .. }) {
             burst.allow_take(i);
         }
+        // Changing a tag takes more than NORMAL looked at.
+        burst.load_head(i, HEAD_FIRST);
         let outputs = self.outputs_of(plane, bridge, burst, i, from, forward, tci);
         self.finish(from, outputs, DropReason::VlanOut);
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use guest_memory::MemMap;
-use packet::copy::{copy, prefetch_write};
-use packet::{BURST_MAX, Burst, Offload};
+use packet::copy::{block, copy, prefetch_write};
+use packet::{BURST_MAX, Burst, Offload, START};
 use port::{Accepts, DropReason, PortCounters, QueueFault, Selection, TxQueue};
 use virtio_defs::feature;
 use virtio_defs::net::{self, HEADER_BYTES};
@@ -324,6 +324,9 @@ unsafe fn fill(burst: &Burst, i: usize, header: &(u64, u32), to: *mut u8) {
         let mut to = to.add(HEADER_BYTES);
         if let Some(whole) = burst.whole(i) {
             copy(whole.ptr, to, whole.len as usize);
+        } else if let Some((whole, start)) = burst.started(i) {
+            copy(whole.ptr, to, whole.len as usize);
+            block::<START>(start.as_ptr(), to);
         } else if let Some((head, rest)) = burst.halves(i) {
             copy(head.ptr, to, head.len as usize);
             if rest.len > 0 {
