@@ -124,6 +124,9 @@ impl VirtioTx {
     }
 }
 
+/// Bytes from which on a frame is fetched whole while the one before it is copied.
+const LONG: usize = 256;
+
 /// What happened to the frames, to be counted once.
 #[derive(Default)]
 struct Tally {
@@ -198,7 +201,14 @@ fn usual<R: Ring, const OFFLOADS: bool>(
     if count == 0 {
         return Ok(0);
     }
-    for (&frame, &ptr) in which.iter().zip(&ptrs[..count]) {
+    let is_long = burst.longest() >= LONG;
+    for (k, (&frame, &ptr)) in which.iter().zip(&ptrs[..count]).enumerate() {
+        if is_long && k + 1 < count {
+            let next = which[k + 1].into();
+            burst.prefetch_all(next);
+            let need = HEADER_BYTES + burst.frame_len(next);
+            (64..need).step_by(64).for_each(|at| prefetch_write(ptrs[k + 1].wrapping_add(at)));
+        }
         let header = header::<OFFLOADS>(burst.offload(frame.into()), 1);
         // SAFETY: there is room for header and frame, found above.
         unsafe { fill(burst, frame.into(), &header, ptr) };
