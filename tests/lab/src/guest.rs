@@ -144,9 +144,17 @@ impl Guest {
     /// # Errors
     /// When QEMU cannot be started.
     pub fn launch(dir: &Path, image: &GuestImage, options: &GuestOptions) -> Result<Self> {
-        let arguments = options.command_line(dir, image);
-        let process = Process::start(&options.name, dir, "qemu-system-x86_64", &arguments)?;
-        Ok(Self { process, name: options.name.clone(), dir: dir.to_path_buf() })
+        Self::launch_as(&options.name, dir, "qemu-system-x86_64", &options.command_line(dir, image))
+    }
+
+    /// As [`Guest::launch`], by any command whose standard input and output are the console of a guest that takes
+    /// commands as ours do: it says `@@ ready`, and `@@ STATUS` after each.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn launch_as(name: &str, dir: &Path, program: &str, arguments: &[String]) -> Result<Self> {
+        let process = Process::start(name, dir, program, arguments)?;
+        Ok(Self { process, name: name.to_owned(), dir: dir.to_path_buf() })
     }
 
     /// Waits until the guest takes commands.

@@ -34,7 +34,7 @@ impl GuestImage {
     pub fn ensure() -> Result<Self> {
         let dir = target_dir().join("guest-image");
         std::fs::create_dir_all(&dir)?;
-        let unpacked = unpack_kernel(&dir)?;
+        let unpacked = unpack_kernel(&dir, KERNEL)?;
         let image = Self { kernel: find_kernel(&unpacked)?, initrd: dir.join("initrd.cpio") };
         // The recipe beside the result tells whether the result is of this recipe.
         let recipe = format!("{}\n{PROGRAMS:?}\n{MODULES:?}\n{INIT}", image.kernel.display());
@@ -47,41 +47,53 @@ impl GuestImage {
     }
 }
 
-fn unpack_kernel(dir: &Path) -> Result<PathBuf> {
+/// Downloads the kernel's package that `meta` depends on, and unpacks it below `dir`. Returns where.
+pub(crate) fn unpack_kernel(dir: &Path, meta: &str) -> Result<PathBuf> {
     let unpacked = dir.join("kernel");
-    if unpacked.join("boot").exists() {
+    if unpacked.exists() {
         return Ok(unpacked);
     }
-    let package = kernel_package().or_else(|_| {
+    let package = kernel_package(meta).or_else(|_| {
         // Without package lists apt-cache knows nothing; `download` fetches them.
-        packages::download(KERNEL, dir)?;
-        kernel_package()
+        packages::download(meta, dir)?;
+        kernel_package(meta)
     })?;
-    packages::download(&package, dir)?;
-    let archive = files_of(dir)?
-        .into_iter()
-        .find(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&package)))
-        .context("apt-get download left no file")?;
-    // Unpack beside, then rename: an interrupted run must not leave half a kernel.
-    let partial = dir.join("kernel.partial");
-    let _ = std::fs::remove_dir_all(&partial);
-    run_to_end("dpkg-deb", &["-x", &archive.to_string_lossy(), &partial.to_string_lossy()], LIMIT)?;
-    std::fs::rename(&partial, &unpacked)?;
-    std::fs::remove_file(&archive)?;
+    unpack(dir, &package, &unpacked)?;
     Ok(unpacked)
 }
 
-fn kernel_package() -> Result<String> {
-    let depends = run_to_end("apt-cache", &["depends", KERNEL], LIMIT)?;
+/// Downloads a package and unpacks it to `to`, unless that is there.
+pub(crate) fn unpack(dir: &Path, package: &str, to: &Path) -> Result<()> {
+    if to.exists() {
+        return Ok(());
+    }
+    packages::download(package, dir)?;
+    let name = package.split(':').next().unwrap_or(package);
+    let archive = files_of(dir)?
+        .into_iter()
+        .find(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&format!("{name}_"))))
+        .context("apt-get download left no file")?;
+    // Unpack beside, then rename: an interrupted run must not leave half of it.
+    let partial = to.with_extension("partial");
+    let _ = std::fs::remove_dir_all(&partial);
+    run_to_end("dpkg-deb", &["-x", &archive.to_string_lossy(), &partial.to_string_lossy()], LIMIT)?;
+    std::fs::rename(&partial, to)?;
+    std::fs::remove_file(&archive)?;
+    Ok(())
+}
+
+fn kernel_package(meta: &str) -> Result<String> {
+    let depends = run_to_end("apt-cache", &["depends", meta], LIMIT)?;
     let name = depends.lines().find_map(|line| line.trim().strip_prefix("Depends: ")).map(str::to_owned);
-    name.with_context(|| format!("{KERNEL} depends on no kernel:\n{depends}"))
+    name.with_context(|| format!("{meta} depends on no kernel:\n{depends}"))
 }
 
 fn files_of(dir: &Path) -> Result<Vec<PathBuf>> {
     std::fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect()
 }
 
-fn find_kernel(unpacked: &Path) -> Result<PathBuf> {
+/// The kernel in an unpacked package.
+pub(crate) fn find_kernel(unpacked: &Path) -> Result<PathBuf> {
     files_of(&unpacked.join("boot"))?
         .into_iter()
         .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-")))
@@ -98,17 +110,20 @@ fn build_initrd(dir: &Path, unpacked: &Path, image: &GuestImage) -> Result<()> {
     for program in PROGRAMS {
         install_program(&root, Path::new(program))?;
     }
-    let version = image.kernel.file_name().context("kernel has a name")?.to_string_lossy().into_owned();
-    let version = version.strip_prefix("vmlinuz-").context("kernel is named by its version")?;
-    install_modules(&root, unpacked, version)?;
-    let init = root.join("init");
-    std::fs::write(&init, INIT)?;
-    run_to_end("chmod", &["+x", &init.to_string_lossy()], LIMIT)?;
+    install_modules(&root, unpacked, &image.kernel, MODULES)?;
+    pack(&root, INIT, &image.initrd)
+}
+
+/// Makes a RAM disk of what is below `root`, with `init` as its first process.
+pub(crate) fn pack(root: &Path, init: &str, to: &Path) -> Result<()> {
+    let file = root.join("init");
+    std::fs::write(&file, init)?;
+    run_to_end("chmod", &["+x", &file.to_string_lossy()], LIMIT)?;
     // Not compressed: the guest is emulated, and unpacking would cost it more than loading.
     let status = Command::new("sh")
         .args(["-c", "find . | cpio --create --format=newc --quiet > \"$0\""])
-        .arg(&image.initrd)
-        .current_dir(&root)
+        .arg(to)
+        .current_dir(root)
         .stdin(Stdio::null())
         .status()?;
     if !status.success() {
@@ -141,25 +156,28 @@ fn install_program(root: &Path, program: &Path) -> Result<()> {
     Ok(())
 }
 
-fn install_modules(root: &Path, unpacked: &Path, version: &str) -> Result<()> {
+/// Copies `modules` and what they depend on.
+pub(crate) fn install_modules(root: &Path, unpacked: &Path, kernel: &Path, modules: &[&str]) -> Result<()> {
+    let version = kernel.file_name().context("kernel has a name")?.to_string_lossy().into_owned();
+    let version = version.strip_prefix("vmlinuz-").context("kernel is named by its version")?;
     let base = unpacked.to_string_lossy().into_owned();
     run_to_end("depmod", &["-b", &base, version], LIMIT)?;
     let mut files = BTreeSet::new();
-    for module in MODULES {
+    for module in modules {
         let shown = run_to_end("modprobe", &["-d", &base, "-S", version, "--show-depends", module], LIMIT)?;
         files.extend(
             shown.lines().filter_map(|line| line.trim().strip_prefix("insmod ")).map(|f| f.trim().to_owned()),
         );
     }
-    let modules = root.join("lib/modules").join(version);
-    std::fs::create_dir_all(&modules)?;
+    let folder = root.join("lib/modules").join(version);
+    std::fs::create_dir_all(&folder)?;
     for file in files {
         let to = root.join(Path::new(&file).strip_prefix(unpacked)?);
         std::fs::create_dir_all(to.parent().context("a module lies in a directory")?)?;
         std::fs::copy(&file, &to)?;
     }
     for list in ["modules.builtin", "modules.order", "modules.builtin.modinfo"] {
-        std::fs::copy(unpacked.join("lib/modules").join(version).join(list), modules.join(list))?;
+        std::fs::copy(unpacked.join("lib/modules").join(version).join(list), folder.join(list))?;
     }
     run_to_end("depmod", &["-b", &root.to_string_lossy(), version], LIMIT)?;
     Ok(())

@@ -23,6 +23,17 @@ pub const FOR_TESTS: &[&str] = &[
 /// Packages the benchmark needs on top of [`FOR_TESTS`].
 pub const FOR_BENCH: &[&str] = &["openvswitch-switch-dpdk"];
 
+/// Packages that building and running for 64-bit Arm needs.
+pub const FOR_AARCH64: &[&str] = &[
+    "gcc-aarch64-linux-gnu",
+    "libc6-dev-arm64-cross",
+    "qemu-user-static",
+    "qemu-system-arm",
+    "cpio",
+    "kmod",
+    "util-linux",
+];
+
 /// Attempts before a download counts as failed; mirrors have bad moments.
 const ATTEMPTS: u32 = 4;
 
@@ -91,6 +102,25 @@ pub fn download(name: &str, dir: &std::path::Path) -> Result<()> {
     // A fresh machine has no package lists yet.
     apt(&["update"])?;
     with_retries(&format!("apt-get download {name}"), attempt)
+}
+
+/// Makes packages of another machine type known; some of those are unpacked, none is installed.
+///
+/// # Errors
+/// When not root (the message is the command to run), or when apt fails in every attempt.
+pub fn ensure_architecture(name: &str) -> Result<()> {
+    let known = Command::new("dpkg").arg("--print-foreign-architectures").output().context("running dpkg")?;
+    if String::from_utf8_lossy(&known.stdout).lines().any(|line| line == name) {
+        return Ok(());
+    }
+    if !rustix::process::geteuid().is_root() {
+        bail!("packages for {name} are not known here; run as root: dpkg --add-architecture {name}");
+    }
+    let status = Command::new("dpkg").args(["--add-architecture", name]).status().context("running dpkg")?;
+    if !status.success() {
+        bail!("`dpkg --add-architecture {name}` ended with {status}");
+    }
+    apt(&["update"])
 }
 
 fn apt(args: &[&str]) -> Result<()> {

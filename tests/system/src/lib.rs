@@ -3,6 +3,7 @@
 //! A scenario is a plain function with a name. [`all`] lists them, [`run`] runs those a filter selects, one after another,
 //! each in a directory of its own. What a scenario needs from the machine and does not find leaves it out, aloud.
 
+pub mod arm;
 mod command_line;
 mod dpaa2;
 mod dpdk;

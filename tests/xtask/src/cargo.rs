@@ -89,7 +89,7 @@ pub fn build_release(package: &str) -> Result<()> {
 }
 
 /// Reads `test result: ok. 16 passed; 0 failed; 0 ignored; …`.
-fn parse_result(line: &str) -> Option<Tally> {
+pub fn parse_result(line: &str) -> Option<Tally> {
     let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
     let count = |label: &str| -> Option<u64> {
         counts.split("; ").find_map(|part| part.strip_suffix(label)?.trim().parse().ok())

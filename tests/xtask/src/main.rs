@@ -1,5 +1,6 @@
 //! Development tasks. `cargo xtask --help` lists them.
 
+mod aarch64;
 mod bench;
 mod cargo;
 mod fuzz;
@@ -54,6 +55,13 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// For 64-bit Arm: builds everything, runs unit tests emulated, then switch and virtual machines on an emulated machine.
+    ///
+    /// Installs missing Debian packages and the Rust target first (needs root). The last line is as that of `test`.
+    Aarch64 {
+        /// Runs only the cases on the machine whose names contain this, and no unit tests.
+        filter: Option<String>,
+    },
     /// Prints the Debian packages that tests and benchmarks install.
     CiPackages,
 }
@@ -90,6 +98,7 @@ fn main() -> Result<ExitCode> {
         }
         Task::Fuzz(arguments) => fuzz::run(&arguments)?,
         Task::Sim { arguments } => sim::run(&arguments)?,
+        Task::Aarch64 { filter } => aarch64::run(filter.as_deref())?,
         Task::CiPackages => {
             println!("{}", [packages::FOR_TESTS, packages::FOR_BENCH].concat().join("\n"));
             true

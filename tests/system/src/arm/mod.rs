@@ -1,0 +1,223 @@
+//! Cases on an emulated 64-bit Arm machine with virtualisation: the switch, and virtual machines under KVM in it.
+//!
+//! Each is a number of commands at the machine's shell. Time passes slowly there, so nothing is measured.
+
+use anyhow::{Context as _, Result, ensure};
+use lab::{ArmFiles, Guest, workspace_root};
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::Tally;
+
+/// For a command that only asks.
+const SHORT: Duration = Duration::from_secs(30);
+/// For one that waits for something in the machine.
+const LONG: Duration = Duration::from_secs(120);
+
+/// A case: its name, and what it does; the result is what is to be said about it.
+type Case = (&'static str, fn(&mut Guest) -> Result<String>);
+
+const CASES: &[Case] = &[
+    ("arm/switch-split", |machine| switch(machine, "")),
+    ("arm/switch-packed", |machine| switch(machine, "--packed")),
+    ("arm/tap", tap),
+    ("arm/micro-guests", micro_guests),
+    ("arm/linux-guest", linux_guest),
+];
+
+/// What the cases need to find in the machine, put together in `work`.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn files(work: &Path) -> Result<ArmFiles> {
+    let configs = [("switch.toml", include_str!("switch.toml")), ("linux.toml", include_str!("linux.toml"))];
+    let mut files = ArmFiles::new();
+    for (name, text) in configs {
+        fs::write(work.join(name), text)?;
+        files.push((work.join(name), Path::new("/etc").join(name)));
+    }
+    files.push((workspace_root().join("configs/demo-vm.toml"), "/etc/demo-vm.toml".into()));
+    Ok(files)
+}
+
+/// Runs the cases whose names contain `filter`, and prints how each came out.
+pub fn run(filter: &str, machine: &mut Guest) -> Tally {
+    let mut tally = Tally::default();
+    for (name, case) in CASES.iter().filter(|(name, _)| name.contains(filter)) {
+        let start = Instant::now();
+        let result = case(machine);
+        let seconds = start.elapsed().as_secs_f64();
+        match result {
+            Ok(note) => {
+                println!("scenario {name} ... ok ({seconds:.1} s)\n    {note}");
+                tally.passed += 1;
+            }
+            Err(error) => {
+                println!("scenario {name} ... FAILED ({seconds:.1} s)\n{error:#}");
+                println!("--- end of the machine's console\n{}", machine.process().tail());
+                tally.failed += 1;
+            }
+        }
+    }
+    tally
+}
+
+/// Starts a switch in the machine; `$switch` is its process, `/tmp/summary` what it says at its end.
+fn start(machine: &mut Guest, file: &str, socket: &str) -> Result<()> {
+    machine.run(&format!("ringway run /etc/{file} --json > /tmp/summary 2> /tmp/log & switch=$!"), SHORT)?;
+    wait_for(machine, &format!("[ -S {socket} ]"))
+        .with_context(|| machine.run("cat /tmp/log", SHORT).unwrap_or_default())
+}
+
+/// Ends it as a user would, and returns its summary.
+fn stop(machine: &mut Guest) -> Result<Value> {
+    machine.run("kill -INT $switch; wait $switch", LONG)?;
+    json(machine, "cat /tmp/summary")
+}
+
+fn wait_for(machine: &mut Guest, condition: &str) -> Result<()> {
+    let command =
+        format!("n=0; until {condition} || [ $n = 300 ]; do sleep 0.2; n=$((n+1)); done; {condition}");
+    machine.run(&command, LONG).map(drop)
+}
+
+fn json(machine: &mut Guest, command: &str) -> Result<Value> {
+    let text = machine.run(command, LONG)?;
+    serde_json::from_str(&text).with_context(|| format!("`{command}` says:\n{text}"))
+}
+
+fn number(value: &Value, key: &str) -> Result<u64> {
+    value[key].as_u64().with_context(|| format!("no number `{key}` in {value}"))
+}
+
+/// Numbered frames from one guest to another and back: none is missing, and the switch has counted each.
+fn switch(machine: &mut Guest, rings: &str) -> Result<String> {
+    start(machine, "switch.toml", "/tmp/b.sock")?;
+    let guest = format!("ringway guest {rings} --json");
+    machine.run(
+        &format!(
+            "{guest} --socket /tmp/a.sock --mode reflect --mac 02:00:00:00:00:0a > /tmp/a 2>&1 & guest=$!"
+        ),
+        SHORT,
+    )?;
+    machine.run("sleep 1", SHORT)?;
+    let options = "--mode generate --to 02:00:00:00:00:0a --window 64 --rate max --for 3";
+    let report = json(machine, &format!("{guest} --socket /tmp/b.sock {options} 2> /dev/null"))?;
+    machine.run("kill -INT $guest; wait $guest", LONG)?;
+    let summary = stop(machine)?;
+    let (sent, received, lost) =
+        (number(&report, "sent")?, number(&report, "received")?, number(&report, "lost")?);
+    ensure!(received > 100 && lost == 0 && sent - received <= 64, "{report}");
+    let ports = summary["ports"].as_array().context("ports")?;
+    ensure!(ports.len() == 3, "{summary}");
+    Ok(format!("{received} of {sent} frames came back"))
+}
+
+/// The kernel's network stack of the machine pings a played host through a TAP device and io_uring.
+fn tap(machine: &mut Guest) -> Result<String> {
+    start(machine, "switch.toml", "/tmp/a.sock")?;
+    machine.run(
+        "ringway guest --socket /tmp/a.sock --mode host --address 10.3.0.2/24 > /tmp/a 2>&1 & guest=$!",
+        SHORT,
+    )?;
+    machine.run("ip addr add 10.3.0.1/24 dev rw0 && ip link set rw0 up", SHORT)?;
+    wait_for(machine, "ping -c 1 -W 1 10.3.0.2 > /dev/null")?;
+    let said = machine.run("ping -c 3 -W 5 -s 1400 10.3.0.2", SHORT)?;
+    machine.run("kill -INT $guest; wait $guest", LONG)?;
+    stop(machine)?;
+    ensure!(said.contains(" 0% packet loss"), "{said}");
+    Ok("3 pings of 1400 bytes".into())
+}
+
+/// The demo: two virtual machines with the micro-guest, started from one file. What is sent before the other one listens
+/// is lost here, where starting takes long; the switch has counted it.
+fn micro_guests(machine: &mut Guest) -> Result<String> {
+    let summary = json(machine, "ringway run /etc/demo-vm.toml --for 8 --json 2> /tmp/log || cat /tmp/log")?;
+    let guests = summary["guests"].as_array().context("guests")?;
+    let generator = guests.iter().find(|guest| guest["name"] == "gen");
+    let generator = generator.with_context(|| format!("no generator in {summary}"))?;
+    let (received, lost) = (number(generator, "received")?, number(generator, "lost")?);
+    let ports = summary["ports"].as_array().context("ports")?;
+    let drops = ports.iter().filter_map(|port| port["drops"].as_object()).flat_map(|drops| drops.values());
+    let dropped: u64 = drops.filter_map(Value::as_u64).sum();
+    ensure!(received > 1000 && lost == dropped, "{summary}");
+    Ok(format!("{received} frames there and back"))
+}
+
+/// Debian's kernel on two processors: to user space, ping through the switch, interrupts by MSI-X, a reset from inside,
+/// power-off by the button.
+fn linux_guest(machine: &mut Guest) -> Result<String> {
+    start(machine, "linux.toml", "/tmp/host.sock")?;
+    machine.run(
+        "ringway guest --socket /tmp/host.sock --mode host --address 10.4.0.2/24 > /tmp/a 2>&1 & guest=$!",
+        SHORT,
+    )?;
+    let result = inside(machine);
+    if result.is_err() {
+        println!("--- log and console of the virtual machine");
+        println!("{}", machine.run("tail -n 40 /tmp/linux-vm-vm.log; cat /tmp/log", SHORT)?);
+    }
+    let note = result?;
+    machine.run("kill -INT $guest; wait $guest", LONG)?;
+    stop(machine)?;
+    Ok(note)
+}
+
+fn inside(machine: &mut Guest) -> Result<String> {
+    let mut guest = Console { machine, seen: 0 };
+    guest.wait_for("@@ ready")?;
+    guest.run("nproc", "2")?;
+    let ping = "ip addr add 10.4.0.1/24 dev eth0; ip link set eth0 up; ping -c 3 -W 5 10.4.0.2";
+    guest.run(ping, " 0% packet loss")?;
+    // A vector for each queue and the configuration, all of them by the translation service.
+    guest.run("grep -c 'ITS-MSI.*virtio0' /proc/interrupts", "3")?;
+    guest.run("cat /sys/class/net/eth0/address", "02:00:00:00:00:01")?;
+    guest.say("reboot -f")?;
+    guest.wait_for("@@ ready")?;
+    guest.run(ping, " 0% packet loss")?;
+    // An event of the input device has 24 bytes; what comes first is the button.
+    guest.run("(dd if=/dev/input/event0 of=/dev/null bs=24 count=1; poweroff -f) 2> /dev/null &", "@@ 0")?;
+    let resets = json(guest.machine, "ringway vm show vm --socket /tmp/linux.sock --json")?;
+    ensure!(number(&resets, "resets")? == 1, "{resets}");
+    let exits = json(guest.machine, "ringway vm exits vm --socket /tmp/linux.sock --json")?;
+    ensure!(exits.as_array().is_some_and(|vcpus| vcpus.len() == 2), "{exits}");
+    let end = guest.machine.run("ringway vm stop vm --socket /tmp/linux.sock", LONG)?;
+    ensure!(end.contains("stopped") && !end.contains("did not power off"), "{end}");
+    Ok("two starts, pings, MSI-X, reset, power-off".into())
+}
+
+/// The console of the virtual machine, through the machine's.
+struct Console<'m> {
+    machine: &'m mut Guest,
+    /// Lines of its record that were waited for already.
+    seen: usize,
+}
+
+impl Console<'_> {
+    fn say(&mut self, line: &str) -> Result<()> {
+        // What ends the console is Ctrl-].
+        let line = line.replace('\\', "\\\\").replace('\'', "'\\''").replace('%', "%%");
+        let command =
+            format!("printf '{line}\\n\\035' | ringway vm console vm --socket /tmp/linux.sock > /dev/null");
+        self.machine.run(&command, SHORT).map(drop)
+    }
+
+    /// Waits until the record goes on with a line that has `text`.
+    fn wait_for(&mut self, text: &str) -> Result<()> {
+        let record = "/tmp/linux-vm-vm.log";
+        let from = self.seen + 1;
+        wait_for(self.machine, &format!("tail -n +{from} {record} | grep -qF '{text}'"))
+            .with_context(|| format!("the virtual machine doesn't say `{text}`"))?;
+        let lines = self.machine.run(&format!("tail -n +{from} {record}"), SHORT)?;
+        self.seen += lines.lines().position(|line| line.contains(text)).unwrap_or(0) + 1;
+        Ok(())
+    }
+
+    /// Runs a command in the virtual machine; it must print a line that has `text`.
+    fn run(&mut self, command: &str, text: &str) -> Result<()> {
+        self.say(command)?;
+        self.wait_for(text)
+    }
+}
