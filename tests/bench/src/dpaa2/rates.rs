@@ -10,7 +10,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Where from and to, the system, and how it is measured.
-pub(super) const ALL: &[(&str, &str, fn() -> Result<f64>)] = &[
+type Rate = (&'static str, &'static str, fn() -> Result<f64>);
+
+/// All there are.
+pub(super) const ALL: &[Rate] = &[
     (DPNI, "Ringway, model called", || between_dpnis(Reached::Called)),
     (DPNI, "Ringway, VFIO by preload library", || between_dpnis(Reached::Preloaded)),
     (VHOST, "Ringway, model called", || to_guest(Reached::Called)),
