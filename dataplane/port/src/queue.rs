@@ -60,6 +60,14 @@ pub trait RxQueue: Any + Send {
     /// Gives the buffers of the last burst back to the sender. Called once after each `receive`.
     fn release(&mut self, burst: &mut Burst, counters: &PortCounters);
 
+    /// Worker number `worker` is going to serve the queue. Control calls this before it hands the queue over, so it may
+    /// take its time.
+    fn assign(&mut self, _worker: usize) {}
+
+    /// The worker that served the queue gives it up, and calls this on its own thread: what the queue has of the worker's
+    /// goes back, and frames under way are kept for the next one.
+    fn unassign(&mut self) {}
+
     /// Asks for a notification when the next frame arrives.
     fn arm(&mut self) -> Armed;
 

@@ -406,9 +406,9 @@ impl Actor {
         let plain = |&i: &u8| burst.frame_len(i as usize) <= limit && burst.offload(i as usize).is_plain();
         let as_is = (burst.longest() <= limit && !burst.has_requests()) || which.iter().all(plain);
         let result = if as_is {
-            tx.with(|q| q.transmit(Selection { burst, which }, counters))
+            tx.of(self.index).with(|q| q.transmit(Selection { burst, which }, counters))
         } else {
-            self.offloads.transmit(tx, burst, which, limit, counters, from.counters)
+            self.offloads.transmit(tx.of(self.index), burst, which, limit, counters, from.counters)
         };
         match result {
             Ok(()) if self.unflushed.last() != Some(&(to, queue as u16)) => {
@@ -450,7 +450,7 @@ impl Actor {
         if tx.failed() {
             return;
         }
-        if let Err(fault) = tx.with(|q| q.flush(&port.counters[self.index]))
+        if let Err(fault) = tx.of(self.index).with(|q| q.flush(&port.counters[self.index]))
             && tx.fail()
         {
             let report = FaultReport { port: to, queue_index: tx.index(), receiving: false, fault };

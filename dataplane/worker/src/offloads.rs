@@ -9,7 +9,7 @@ use packet::{BURST_MAX, Burst, Gso, HugePages, Offload, OwnedBurst};
 use port::{Accepts, DropReason, PortCounters, QueueFault, Selection};
 
 use crate::engine::ALL;
-use crate::plane::TxPort;
+use crate::plane::WorkerTx;
 
 /// The longest frame a sender can ask to be segmented.
 const SUPER_FRAME_MAX: usize = 65_536 + 64;
@@ -41,14 +41,14 @@ impl Offloads {
     #[inline(never)]
     pub fn transmit(
         &mut self,
-        tx: &TxPort,
+        tx: WorkerTx<'_>,
         burst: &mut Burst,
         which: &[u8],
         limit: usize,
         counters: &PortCounters,
         from: &PortCounters,
     ) -> Result<(), QueueFault> {
-        let accepts = tx.accepts();
+        let accepts = tx.accepts;
         let mut result = Ok(());
         let mut sent = 0;
         for (at, &frame) in which.iter().enumerate() {
@@ -73,7 +73,7 @@ impl Offloads {
     /// Sends frame `i` with its checksum completed.
     fn complete(
         &mut self,
-        tx: &TxPort,
+        tx: WorkerTx<'_>,
         burst: &Burst,
         i: usize,
         counters: &PortCounters,
@@ -100,7 +100,7 @@ impl Offloads {
     /// Sends frame `i` in segments.
     fn segment(
         &mut self,
-        tx: &TxPort,
+        tx: WorkerTx<'_>,
         burst: &Burst,
         i: usize,
         limit: usize,
@@ -134,13 +134,13 @@ impl Offloads {
         result
     }
 
-    fn flush(&mut self, tx: &TxPort, counters: &PortCounters) -> Result<(), QueueFault> {
+    fn flush(&mut self, tx: WorkerTx<'_>, counters: &PortCounters) -> Result<(), QueueFault> {
         flush(&mut self.made, tx, counters)
     }
 }
 
 /// Sends what was made and frees it.
-fn flush(made: &mut OwnedBurst, tx: &TxPort, counters: &PortCounters) -> Result<(), QueueFault> {
+fn flush(made: &mut OwnedBurst, tx: WorkerTx<'_>, counters: &PortCounters) -> Result<(), QueueFault> {
     let frames = made.burst().len();
     let result = send(tx, made.burst(), &ALL[..frames], counters);
     made.clear();
@@ -174,6 +174,11 @@ fn need(request: &Offload, len: usize, limit: usize, accepts: Accepts) -> Need {
     if taken && (!ecn || accepts.tso_ecn) && segment <= limit { Need::Nothing } else { Need::Segments }
 }
 
-fn send(tx: &TxPort, burst: &mut Burst, which: &[u8], counters: &PortCounters) -> Result<(), QueueFault> {
+fn send(
+    tx: WorkerTx<'_>,
+    burst: &mut Burst,
+    which: &[u8],
+    counters: &PortCounters,
+) -> Result<(), QueueFault> {
     if which.is_empty() { Ok(()) } else { tx.with(|q| q.transmit(Selection { burst, which }, counters)) }
 }

@@ -52,12 +52,13 @@ pub struct PortPlane {
     pub counters: Vec<Arc<PortCounters>>,
 }
 
-/// A transmit queue that any worker may use, one at a time.
+/// A transmit queue that any worker may use: one object that they take turns on, or one for each worker.
 ///
 /// Taken once per burst with `try_lock` in a spin: the holder copies one burst and lets go, and no worker ever
 /// sleeps in the kernel for it.
 pub struct TxPort {
-    queue: Mutex<Box<dyn TxQueue>>,
+    /// One for all workers, or as many as there are workers.
+    queues: Vec<Mutex<Box<dyn TxQueue>>>,
     index: u16,
     accepts: Accepts,
     failed: AtomicBool,
@@ -66,19 +67,22 @@ pub struct TxPort {
 impl TxPort {
     /// Makes the port's queue number `index` available to workers.
     pub fn new(index: u16, queue: Box<dyn TxQueue>) -> Arc<TxPort> {
-        let accepts = queue.accepts();
-        Arc::new(TxPort { queue: Mutex::new(queue), index, accepts, failed: AtomicBool::new(false) })
+        TxPort::of_each_worker(index, vec![queue])
+    }
+
+    /// Makes the port's queue number `index` available to workers, where each has an object of its own that leads there.
+    ///
+    /// # Panics
+    /// Without any.
+    pub fn of_each_worker(index: u16, queues: Vec<Box<dyn TxQueue>>) -> Arc<TxPort> {
+        let accepts = queues.first().expect("a queue has an object").accepts();
+        let queues = queues.into_iter().map(Mutex::new).collect();
+        Arc::new(TxPort { queues, index, accepts, failed: AtomicBool::new(false) })
     }
 
     /// Which of the port's queues this is.
     pub fn index(&self) -> u16 {
         self.index
-    }
-
-    /// What the queue takes without help.
-    #[inline(always)]
-    pub fn accepts(&self) -> Accepts {
-        self.accepts
     }
 
     /// Whether the queue reported a fault: it is not used any more.
@@ -92,21 +96,39 @@ impl TxPort {
         !self.failed.swap(true, Ordering::Relaxed)
     }
 
+    /// The queue as this worker uses it.
+    #[inline(always)]
+    pub(crate) fn of(&self, worker: usize) -> WorkerTx<'_> {
+        let queue = self.queues.get(worker).unwrap_or(&self.queues[0]);
+        WorkerTx { queue, accepts: self.accepts }
+    }
+
+    /// Takes the queue back. `None` while a worker's plane still refers to it, or when each worker has its own.
+    pub fn into_queue(self: Arc<Self>) -> Option<Box<dyn TxQueue>> {
+        let mut queues = Arc::try_unwrap(self).ok()?.queues;
+        let only = queues.pop().filter(|_| queues.is_empty())?;
+        Some(only.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()))
+    }
+}
+
+/// A transmit queue as one worker uses it.
+#[derive(Clone, Copy)]
+pub(crate) struct WorkerTx<'a> {
+    queue: &'a Mutex<Box<dyn TxQueue>>,
+    /// What the queue takes without help.
+    pub accepts: Accepts,
+}
+
+impl WorkerTx<'_> {
     /// Runs `f` with the queue.
     #[inline(always)]
-    pub(crate) fn with<R>(&self, f: impl FnOnce(&mut dyn TxQueue) -> R) -> R {
+    pub fn with<R>(&self, f: impl FnOnce(&mut dyn TxQueue) -> R) -> R {
         loop {
             if let Ok(mut queue) = self.queue.try_lock() {
                 return f(&mut **queue);
             }
             std::hint::spin_loop();
         }
-    }
-
-    /// Takes the queue back. `None` while a worker's plane still refers to it.
-    pub fn into_queue(self: Arc<Self>) -> Option<Box<dyn TxQueue>> {
-        let this = Arc::try_unwrap(self).ok()?;
-        Some(this.queue.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()))
     }
 }
 

@@ -210,8 +210,7 @@ impl Worker {
     /// Stops serving queue `i` and says why.
     #[cold]
     fn end(&mut self, i: usize, fault: QueueFault) {
-        let slot = self.rx.swap_remove(i);
-        self.unwatch(&slot);
+        let slot = self.take_out(i);
         (self.faults)(FaultReport { port: slot.port, queue_index: slot.queue_index, receiving: true, fault });
         self.ended.push(slot);
     }
@@ -261,19 +260,21 @@ impl Worker {
     fn remove(&mut self, port: PortId, queue_index: u16) -> Option<RxSlot> {
         let is_it = |slot: &RxSlot| slot.port == port && slot.queue_index == queue_index;
         if let Some(i) = self.rx.iter().position(is_it) {
-            let slot = self.rx.swap_remove(i);
-            self.unwatch(&slot);
-            return Some(slot);
+            return Some(self.take_out(i));
         }
         let i = self.ended.iter().position(is_it)?;
         Some(self.ended.swap_remove(i))
     }
 
-    fn unwatch(&self, slot: &RxSlot) {
+    /// Stops serving queue `i`.
+    fn take_out(&mut self, i: usize) -> RxSlot {
+        let mut slot = self.rx.swap_remove(i);
         if let Some(fd) = slot.queue.event_fd() {
             // Not there only if watching it failed.
             let _ = epoll::delete(&self.epoll, fd);
         }
+        slot.queue.unassign();
+        slot
     }
 
     /// Asks every queue for a notification and waits for one, or for mail. False when there was no need, or a

@@ -244,7 +244,9 @@ pub struct ModelWindow {
     is_trapped: bool,
 }
 
+// Calls by name, so that a profiler can tell the model from the driver.
 impl ModelWindow {
+    #[inline(never)]
     fn store(&self, offset: usize, bytes: &[u8]) {
         let inside = offset.is_multiple_of(bytes.len()) && offset + bytes.len() <= self.memory.len();
         assert!(inside, "store of {} bytes at {offset:#x}", bytes.len());
@@ -255,6 +257,7 @@ impl ModelWindow {
         }
     }
 
+    #[inline(never)]
     fn load<const N: usize>(&self, offset: usize) -> [u8; N] {
         let mut bytes = [0; N];
         let inside = offset.is_multiple_of(N) && self.memory.read(offset, &mut bytes);
@@ -282,6 +285,10 @@ impl Window for ModelWindow {
 
     fn write64(&self, offset: usize, value: u64) {
         self.store(offset, &value.to_le_bytes());
+    }
+
+    fn write128(&self, offset: usize, words: [u64; 2]) {
+        self.store(offset, words.map(u64::to_le_bytes).as_flattened());
     }
 }
 

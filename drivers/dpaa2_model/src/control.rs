@@ -4,6 +4,7 @@
 //! - `report`: counters, audit, interfaces, commands seen;
 //! - `link DPMAC up|down`: takes a MAC's link up or down;
 //! - `put DPMAC HEX`: puts a frame on a MAC's wire; `take DPMAC`: the oldest frame that was sent there;
+//! - `count-lines`: begins to count cache lines written where hardware reads (the report's `lines`);
 //! - `poll`: looks at the wires.
 
 use crate::{Model, SharedModel, lock};
@@ -47,6 +48,7 @@ pub fn report(model: &Model) -> String {
     json!({
         "stores": counters.stores, "commands": counters.commands, "enqueues": counters.enqueues,
         "dequeues": counters.dequeues, "releases": counters.releases, "management": counters.management,
+        "lines": counters.lines,
         "violations_total": audit.violations_total, "violations": violations, "open_tokens": audit.open_tokens,
         "queued_frames": audit.queued_frames, "mapped_bytes": audit.mapped_bytes, "pools": pools,
         "interfaces": interfaces, "commands_seen": commands,
@@ -62,6 +64,10 @@ pub fn execute(model: &mut Model, line: &str) -> String {
     };
     match words[..] {
         ["report"] => report(model),
+        ["count-lines"] => {
+            model.count_lines();
+            done(true)
+        }
         ["poll"] => {
             model.poll();
             done(true)

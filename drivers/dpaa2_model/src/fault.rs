@@ -35,6 +35,13 @@ pub enum Fault {
         /// The number frame descriptors carry.
         bpid: u16,
     },
+    /// The `nth` frame that comes to an interface from now on has these errors (bits of the frame annotation status).
+    FrameError {
+        /// Which one.
+        nth: u64,
+        /// The bits.
+        status: u32,
+    },
     /// The `nth` received frame's descriptor carries a wrong address.
     CorruptDescriptor {
         /// Which one.
@@ -47,6 +54,7 @@ pub enum Fault {
 pub(crate) struct Faults {
     commands: Vec<(u64, Option<u8>)>,
     descriptors: Vec<u64>,
+    frames: Vec<(u64, u32)>,
     empty_pools: Vec<u16>,
 }
 
@@ -56,6 +64,7 @@ impl Faults {
             Fault::CommandTimeout { nth } => self.commands.push((nth, None)),
             Fault::CommandError { nth, status } => self.commands.push((nth, Some(status))),
             Fault::CorruptDescriptor { nth } => self.descriptors.push(nth),
+            Fault::FrameError { nth, status } => self.frames.push((nth, status)),
             Fault::PoolEmpty { bpid } => self.empty_pools.push(bpid),
             Fault::PoolFilled { bpid } => self.empty_pools.retain(|other| *other != bpid),
             Fault::PortalStuck { .. } | Fault::PortalMoves { .. } => {}
@@ -73,6 +82,17 @@ impl Faults {
         }
         let at = self.commands.iter().position(|(left, _)| *left == 0)?;
         Some(self.commands.remove(at).1)
+    }
+
+    /// What is wrong with the next frame.
+    pub(crate) fn next_frame_status(&mut self) -> u32 {
+        let mut status = 0;
+        self.frames.retain_mut(|(left, bits)| {
+            *left = left.saturating_sub(1);
+            status |= if *left == 0 { *bits } else { 0 };
+            *left > 0
+        });
+        status
     }
 
     pub(crate) fn corrupts_next_descriptor(&mut self) -> bool {

@@ -37,6 +37,7 @@ mod bus;
 mod config;
 pub mod control;
 mod fault;
+mod lines;
 mod mc;
 mod memory;
 mod ni;
@@ -85,6 +86,8 @@ pub struct Counters {
     pub releases: u64,
     /// Management commands of portals.
     pub management: u64,
+    /// Cache lines written where hardware reads, once [`Model::count_lines`] was called.
+    pub lines: u64,
 }
 
 /// An object as a bus shows it.
@@ -134,6 +137,7 @@ pub struct Model {
     arriving: VecDeque<wriop::Arriving>,
     audit: audit::Audit,
     faults: fault::Faults,
+    lines: lines::Lines,
     counters: Counters,
     now_ns: u64,
     is_stepped: bool,
@@ -167,6 +171,7 @@ impl Model {
             arriving: VecDeque::new(),
             audit: audit::Audit::default(),
             faults: fault::Faults::default(),
+            lines: lines::Lines::default(),
             counters: Counters::default(),
             now_ns: 0,
             is_stepped: false,

@@ -410,6 +410,8 @@ impl Model {
             fqid = self.enqueue_target(command);
             self.check_frame(index, fqid, &command.fd);
             self.own_frame(container, &command.fd, Place::Queue);
+            self.command_line();
+            self.frame_given(container, &command.fd);
             outcome = match self.qman.fq(fqid).filter(|fq| fq.container == container) {
                 Some(_) => self.qman.enqueue(fqid, command.fd),
                 None => Err(Rejection::NoQueue),
@@ -503,6 +505,7 @@ impl Model {
         portal.publish_rar();
         let container = portal.container;
         self.counters.releases += 1;
+        self.command_line();
         if command.verb & 0x20 == 0 || command.count() == 0 {
             return self.portal_violation(
                 index,
@@ -512,6 +515,7 @@ impl Model {
         }
         for buffer in &command.buffers[..command.count()] {
             let (bpid, address) = (command.bpid.get(), buffer.get());
+            self.buffer_given(container, address);
             if let Err(place) = self.bman.release(container, bpid, address) {
                 let (rule, what) = match place {
                     Some(place) => {
@@ -535,6 +539,7 @@ impl Model {
         let vb = line[0] & VB;
         let expected = portal.state.cr_vb.replace(vb ^ VB).unwrap_or(VB);
         self.counters.management += 1;
+        self.command_line();
         if vb != expected {
             let what = format!("management command {:#x} with the old valid bit", line[0]);
             self.portal_violation(index, Rule::RingDiscipline, what);
@@ -575,6 +580,7 @@ impl Model {
                     acquired.count = wanted as u8;
                     for slot in &mut acquired.buffers[..wanted] {
                         *slot = self.bman.take(container, bpid, Place::Software).unwrap_or_default().into();
+                        self.buffer_handed(container, slot.get());
                     }
                 }
                 response = zerocopy::transmute!(acquired);
@@ -677,6 +683,7 @@ impl Model {
         };
         let busy = portal.state.volatile.is_some();
         self.counters.dequeues += 1;
+        self.command_line();
         for (broken, rule, what) in [
             (vb != expected, Rule::RingDiscipline, "volatile dequeue with the old valid bit"),
             (busy, Rule::VolatileDequeue, "a volatile dequeue while one is under way"),
@@ -702,6 +709,7 @@ impl Model {
         let results = results(&taken, command.token, true);
         for (i, result) in results.iter().enumerate() {
             let address = command.response_address.get().wrapping_add((i * LINE_BYTES) as u64);
+            self.result_line(self.portals[index].container, address);
             self.dma_publish(index, address, result.as_bytes(), dequeue::TOKEN_OFFSET);
         }
         self.portals[index].raise(irq::VDCI);
@@ -738,6 +746,7 @@ impl Model {
         });
         for fd in &taken.frames {
             self.own_frame(container, fd, Place::Software);
+            self.frame_handed(container, fd);
         }
         taken
     }

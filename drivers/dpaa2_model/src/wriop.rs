@@ -74,6 +74,7 @@ impl Model {
                 }
             }
         }
+        parsed.status |= self.faults.next_frame_status();
         let errors = parsed.status & fas::ERRORS;
         let mut to_error_queue = false;
         if errors != 0 {

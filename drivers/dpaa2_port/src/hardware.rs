@@ -13,7 +13,8 @@ use fslmc_bus::Bus;
 
 use crate::Dpaa2Error;
 use crate::buffers::{BUFFER_ALIGN, Buffers};
-use crate::io::{Io, Use};
+use crate::io::{ControlPortal, Io, Use};
+use crate::worker_portal::WorkerPortal;
 
 /// Most pools that ports of one container use.
 const POOLS_MAX: usize = 32;
@@ -40,12 +41,13 @@ pub(crate) struct Inner<B: Bus> {
     pub bus: B,
     /// What marks bursts whose tokens are this hardware's.
     pub number: u64,
-    pub free_dpios: Mutex<Vec<u32>>,
+    /// One for each worker. (Dropped before the pools, as is control's.)
+    pub workers: Vec<Arc<WorkerPortal<B>>>,
+    /// Fills pools, empties and asks them.
+    control: Mutex<ControlPortal<B>>,
     pub free_dpcons: Mutex<Vec<u32>>,
     pub pools: Pools<B>,
     dpbps: Mutex<Vec<(B::Device, Dpbp<Enabled>)>>,
-    /// The portal of control: fills pools, empties and asks them.
-    control: OnceLock<Mutex<Io<B>>>,
     container: Mutex<Container<B>>,
 }
 
@@ -95,31 +97,47 @@ pub struct PoolAccount {
 }
 
 impl<B: Bus> Dpaa2<B> {
-    /// Takes over a container: its first DPMCP and one DPIO are used at once, the rest as ports need it.
+    /// Takes over a container for workers on these cores: its first DPMCP, a DPIO for each of them and one for control
+    /// are used at once, the rest as ports need it. Hardware puts what a worker dequeues near its core.
     ///
     /// # Errors
-    /// There is no DPIO, or the system, the firmware or the portal is in the way.
-    pub fn open(bus: B) -> Result<Dpaa2<B>, Dpaa2Error> {
+    /// There are too few DPIOs, or the system, the firmware or a portal is in the way.
+    pub fn open(bus: B, cores: &[usize]) -> Result<Dpaa2<B>, Dpaa2Error> {
         let container = Container::open(bus.clone())?;
+        let mut free_dpcons: Vec<u32> = container.ids(ObjectType::DPCON).map(|object| object.id).collect();
         // Taken from the end.
-        let numbers = |object_type| {
-            let mut ids: Vec<u32> = container.ids(object_type).map(|object| object.id).collect();
-            ids.reverse();
-            Mutex::new(ids)
+        free_dpcons.reverse();
+        let mut dpios = container.ids(ObjectType::DPIO);
+        let mut portal = |wanted| {
+            let object = dpios.next().ok_or(Dpaa2Error::NotEnough {
+                container: bus.container(),
+                object_type: "dpio",
+                need: "each worker needs one, and control",
+            })?;
+            Io::open(&container, object, wanted)
         };
-        let inner = Arc::new(Inner {
+        let control = ControlPortal::new(&bus, portal(Use::Polled)?)?;
+        let soc = container.mc().soc_version()?;
+        let wanted = if free_dpcons.is_empty() { Use::Polled } else { Use::Interrupting };
+        let mut workers = vec![];
+        for &core in cores {
+            let io = portal(wanted)?;
+            if let Some(destination) = soc.stashing_destination(core) {
+                io.stash_to(destination)?;
+            }
+            workers.push(Arc::new(WorkerPortal::new(io)?));
+        }
+        drop(dpios);
+        Ok(Dpaa2(Arc::new(Inner {
             number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
-            free_dpios: numbers(ObjectType::DPIO),
-            free_dpcons: numbers(ObjectType::DPCON),
+            workers,
+            control: Mutex::new(control),
+            free_dpcons: Mutex::new(free_dpcons),
             pools: Pools(std::array::from_fn(|_| OnceLock::new())),
             dpbps: Mutex::new(vec![]),
-            control: OnceLock::new(),
             container: Mutex::new(container),
             bus,
-        });
-        let control = Mutex::new(Io::open(&inner, Use::Polled)?);
-        assert!(inner.control.set(control).is_ok(), "new hardware has no control portal");
-        Ok(Dpaa2(inner))
+        })))
     }
 
     /// Fills a buffer pool, unless it is filled in this way already.
@@ -136,7 +154,8 @@ impl<B: Bus> Dpaa2<B> {
     /// The portal doesn't answer.
     pub fn accounts(&self) -> Result<Vec<PoolAccount>, Dpaa2Error> {
         let dpbps = self.0.dpbps.lock().expect("no holder panics");
-        let mut io = self.0.control();
+        let mut control = self.0.control();
+        let io = &mut control.io;
         let mut accounts = vec![];
         for (pool, (_, dpbp)) in self.0.pools.all().zip(dpbps.iter()) {
             let state = io.portal.command(&QueryPool::new(pool.bpid())).map_err(|cause| io.error(cause))?;
@@ -161,9 +180,8 @@ impl<B: Bus> Inner<B> {
         Ok(self.container.lock().expect("no holder panics").take(object, open)?)
     }
 
-    fn control(&self) -> MutexGuard<'_, Io<B>> {
-        let control = self.control.get().expect("opened with the container");
-        control.lock().expect("no holder panics")
+    pub fn control(&self) -> MutexGuard<'_, ControlPortal<B>> {
+        self.control.lock().expect("no holder panics")
     }
 
     /// A pool filled in this way.
@@ -204,7 +222,8 @@ impl<B: Bus> Inner<B> {
 
     /// Gives a pool its buffers.
     fn seed(&self, pool: &Buffers<B>) -> Result<(), Dpaa2Error> {
-        let mut io = self.control();
+        let mut control = self.control();
+        let io = &mut control.io;
         let addresses: Vec<u64> = pool.addresses().collect();
         let started = Instant::now();
         for group in addresses.chunks(BUFFERS_MAX) {
@@ -223,7 +242,8 @@ impl<B: Bus> Inner<B> {
 
     /// Takes all buffers out of a pool and returns how many there were.
     fn empty(&self, pool: &Buffers<B>) -> Result<u32, PortalError> {
-        let mut io = self.control();
+        let mut control = self.control();
+        let io = &mut control.io;
         let mut buffers = [0; BUFFERS_MAX];
         let mut count = 0;
         let mut want = BUFFERS_MAX;

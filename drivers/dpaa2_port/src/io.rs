@@ -1,18 +1,18 @@
-//! A software portal with its DPIO: opened, interrupting, closed.
+//! A software portal with its DPIO: opened, interrupting, closed; and the one that control has.
 
-use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use dpaa2_defs::fd::Fd;
 use dpaa2_defs::mc::dpio::ChannelMode;
-use dpaa2_defs::mc::object::{ObjectId, ObjectType};
+use dpaa2_defs::mc::object::ObjectId;
 use dpaa2_defs::qbman::registers::Generation;
-use dpaa2_mc::{Dpio, Enabled};
-use dpaa2_qbman::{Portal, PortalConfig, PortalError};
+use dpaa2_mc::{Container, Dpio, Enabled};
+use dpaa2_qbman::{Portal, PortalConfig, PortalError, Results, Source};
 use fslmc_bus::{Bus, Device, Interrupt, dpio_region};
+use packet::BURST_MAX;
 
 use crate::Dpaa2Error;
 use crate::counters::{DriverCounters, add};
-use crate::hardware::Inner;
 use crate::returns::Returns;
 
 type WindowOf<B> = <<B as Bus>::Device as Device>::Window;
@@ -20,7 +20,10 @@ type WindowOf<B> = <<B as Bus>::Device as Device>::Window;
 /// How long buffers are offered to a pool that takes none.
 const GIVE_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// A portal that belongs to one queue.
+/// How long control waits for frames, and a portal that closes for its last enqueues.
+const SETTLE_TIMEOUT: Duration = Duration::from_millis(50);
+
+/// A portal with its DPIO.
 pub(crate) struct Io<B: Bus> {
     pub portal: Portal<WindowOf<B>>,
     /// Fires when something was pushed.
@@ -29,8 +32,6 @@ pub(crate) struct Io<B: Bus> {
     object: ObjectId,
     /// Keeps the object open where no interrupt does.
     _device: Option<B::Device>,
-    /// Where its number goes back to. The control portal belongs to the hardware itself, hence weak.
-    hardware: Weak<Inner<B>>,
 }
 
 /// What a portal is for.
@@ -43,23 +44,9 @@ pub(crate) enum Use {
 }
 
 impl<B: Bus> Io<B> {
-    /// Takes a free DPIO.
-    pub fn open(hardware: &Arc<Inner<B>>, wanted: Use) -> Result<Io<B>, Dpaa2Error> {
-        let id =
-            hardware.free_dpios.lock().expect("no holder panics").pop().ok_or(Dpaa2Error::NotEnough {
-                container: hardware.bus.container(),
-                object_type: "dpio",
-                need: "each queue needs one, and control",
-            })?;
-        let opened = Self::open_id(hardware, ObjectType::DPIO.with_id(id), wanted);
-        if opened.is_err() {
-            hardware.free_dpios.lock().expect("no holder panics").push(id);
-        }
-        opened
-    }
-
-    fn open_id(hardware: &Arc<Inner<B>>, object: ObjectId, wanted: Use) -> Result<Io<B>, Dpaa2Error> {
-        let (device, dpio) = hardware.take(object, Dpio::open)?;
+    /// Takes a DPIO of the container.
+    pub fn open(container: &Container<B>, object: ObjectId, wanted: Use) -> Result<Io<B>, Dpaa2Error> {
+        let (device, dpio) = container.take(object, Dpio::open)?;
         let dpio = dpio.reset()?.enable()?;
         let attributes = dpio.attributes()?;
         let qbman_version = attributes.qbman_version.get();
@@ -83,8 +70,7 @@ impl<B: Bus> Io<B> {
                 (Some(interrupt), None)
             }
         };
-        let hardware = Arc::downgrade(hardware);
-        Ok(Io { portal, interrupt, dpio: Some(dpio), object, _device: device, hardware })
+        Ok(Io { portal, interrupt, dpio: Some(dpio), object, _device: device })
     }
 
     /// The DPIO's number.
@@ -119,12 +105,47 @@ impl<B: Bus> Drop for Io<B> {
     fn drop(&mut self) {
         self.portal.push_from(0);
         self.portal.inhibit_interrupt();
+        let started = Instant::now();
+        while matches!(self.portal.enqueues_under_way(), Ok(1..)) && started.elapsed() < SETTLE_TIMEOUT {
+            std::hint::spin_loop();
+        }
         let dpio = self.dpio.take().expect("taken here only");
         if let Err(error) = dpio.disable().and_then(Dpio::reset) {
             tracing::warn!("closing a portal: {error}");
         }
-        if let Some(hardware) = self.hardware.upgrade() {
-            hardware.free_dpios.lock().expect("no holder panics").push(self.id());
+    }
+}
+
+/// The portal of control: it fills and empties pools, and queues that no worker serves any more.
+pub(crate) struct ControlPortal<B: Bus> {
+    // Dropped in this order: the portal is reset before the memory it writes to is freed.
+    pub io: Io<B>,
+    results: Results<B>,
+}
+
+impl<B: Bus> ControlPortal<B> {
+    pub fn new(bus: &B, io: Io<B>) -> Result<ControlPortal<B>, Dpaa2Error> {
+        Ok(ControlPortal { io, results: Results::new(bus)? })
+    }
+
+    /// Takes up to a burst of frames. Returns how many there were; `None` when there was no answer in time.
+    pub fn fetch(&mut self, source: Source, fds: &mut [Fd; BURST_MAX]) -> Option<usize> {
+        let started = Instant::now();
+        self.io.portal.pull(source, self.io.portal.pull_max(), &mut self.results).ok()?;
+        let mut frames = 0;
+        while started.elapsed() < SETTLE_TIMEOUT {
+            let answered = self.results.take(|result| {
+                if result.has_frame() {
+                    fds[frames] = result.fd;
+                    frames += 1;
+                }
+            });
+            if answered.ok()? {
+                self.io.portal.pull_answered();
+                return Some(frames);
+            }
+            std::hint::spin_loop();
         }
+        None
     }
 }

@@ -1,6 +1,6 @@
 //! A switch port on DPAA2: a network interface (DPNI) of a Layerscape chip, driven from user space.
 //!
-//! [`Dpaa2::open`] takes over a container of objects on a bus; [`Dpaa2::pool`] fills buffer pools;
+//! [`Dpaa2::open`] takes over a container of objects on a bus, for workers on given cores; [`Dpaa2::pool`] fills buffer pools;
 //! [`Dpaa2::open_port`] configures an interface and enables it. Its queues go to the workers, a
 //! [`Dpaa2Handle`] stays with control for what is asked and changed later.
 //!
@@ -8,7 +8,7 @@
 //! # fn example<B: fslmc_bus::Bus>(bus: B) -> Result<(), dpaa2_port::Dpaa2Error> {
 //! use dpaa2_port::{Dpaa2, PortConfig};
 //!
-//! let hardware = Dpaa2::open(bus)?;
+//! let hardware = Dpaa2::open(bus, &[2, 3])?;
 //! let port = hardware.open_port(&PortConfig::new(1, 1))?;
 //! let handle = port.handle();
 //! let queues = port.into_queues();
@@ -21,16 +21,17 @@
 //! | objects | for |
 //! |---|---|
 //! | 1 dpmcp | all commands |
-//! | 1 dpio, 1 for each receive queue, 1 for each transmit queue | a portal has one user: the queue it belongs to, wherever that goes. So no portal is shared, every receive queue has its next frames under way all the time, and an interrupt wakes exactly the worker whose queue it is of |
+//! | 1 dpio for each worker, 1 for control | a portal has one user: the thread of its worker, whose queues take turns on it (`worker_portal`) |
 //! | 1 dpcon for each receive queue (if there are any) | idle sleep; without one the queue is polled, and its worker never sleeps |
 //! | 1 dpbp for each pool | a pool may serve several ports; a port can have its own for what it sends |
 //!
 //! # How frames move
 //!
-//! - **Receive**: a volatile dequeue of up to 32 frames (16 before QBMan 5.0) is always under way; a poll looks at the
-//!   memory it writes to and asks for the next. See `rx`.
+//! - **Receive**: on each portal a volatile dequeue of up to 32 frames (16 before QBMan 5.0) is always under way, for the
+//!   queue that is polled next; a poll looks at the memory it writes to and asks for the next. See `rx`.
 //! - **Transmit**: one burst into the enqueue ring, one doorbell. A frame that came from an interface of the same
-//!   container and goes nowhere else is not copied: its descriptor moves. See `tx`.
+//!   container and goes nowhere else is not copied: its descriptor moves, with what the rules wrote into its head. It is
+//!   copied after all when its buffer has no room for a longer head, as that of a frame over several buffers. See `tx`.
 //! - **Buffers** come from hardware pools and go back there: by hardware when a frame was sent, by the receive queue,
 //!   seven at a time, when a frame was copied. Whatever happens to a frame, its buffer has one holder.
 //!
@@ -57,6 +58,7 @@ mod returns;
 mod rx;
 mod steering;
 mod tx;
+mod worker_portal;
 
 pub use error::Dpaa2Error;
 pub use handle::{Dpaa2Handle, Dpaa2Status, LinkStatus};

@@ -21,11 +21,11 @@ use crate::channel::Channel;
 use crate::counters::DriverCounters;
 use crate::handle::{Dpaa2Handle, set_vlans};
 use crate::hardware::{Dpaa2, Inner};
-use crate::io::{Io, Use};
 use crate::port::{Interface, LinkWatch, Shared};
 use crate::rx::{Dpaa2Rx, RxParts};
 use crate::steering::{CLASSES_MAX, ClassTable, FlowTable, Steering};
 use crate::tx::{Dpaa2Tx, TxParts};
+use crate::worker_portal::WorkerPortal;
 use crate::{Dpaa2Error, PoolConfig};
 
 /// Bytes of annotation in front of a received frame.
@@ -72,14 +72,16 @@ pub struct PortConfig {
     pub mac: Option<[u8; 6]>,
     /// Longest frame without FCS, in bytes: 64 to 10,240.
     pub frame_max: u16,
-    /// Whether it receives frames for whatever address. Without it: for its own address and for broadcast.
+    /// Whether it receives frames for whatever unicast address.
     pub promiscuous: bool,
+    /// Whether it receives frames for whatever group address. Without it: for broadcast, and for those of `macs`.
+    pub all_multicast: bool,
+    /// Addresses it receives beside its own, group addresses included.
+    pub macs: Vec<[u8; 6]>,
     /// The only VLANs it receives, if not all.
     pub vlans: Option<Vec<u16>>,
     /// Whether hardware checks the checksums of received frames and writes those of sent ones.
     pub checksums: bool,
-    /// For each receive queue, near which core hardware puts what it gets, as "set stashing destination" counts.
-    pub stash_to: Vec<u8>,
 }
 
 /// A traffic class of reception.
@@ -143,9 +145,10 @@ impl PortConfig {
             mac: None,
             frame_max: 1522,
             promiscuous: true,
+            all_multicast: true,
+            macs: vec![],
             vlans: None,
             checksums: true,
-            stash_to: vec![],
         }
     }
 
@@ -164,6 +167,13 @@ impl PortConfig {
         }
         if !FRAME_MAX.contains(&self.frame_max) {
             return Err(format!("frames of {} bytes; it can have {FRAME_MAX:?}", self.frame_max));
+        }
+        let macs = self.macs.len() + usize::from(!self.all_multicast);
+        if macs > has.mac_filter_entries.into() {
+            return Err(format!(
+                "{macs} addresses, broadcast among them; its filter holds {}",
+                has.mac_filter_entries
+            ));
         }
         let vlans = self.vlans.as_ref().map_or(0, Vec::len);
         if vlans > has.vlan_filter_entries.into() {
@@ -230,8 +240,8 @@ pub struct Dpaa2Port {
 pub struct Dpaa2Queues {
     /// Those frames come from.
     pub rx: Vec<Box<dyn RxQueue>>,
-    /// Those frames go to.
-    pub tx: Vec<Box<dyn TxQueue>>,
+    /// Those frames go to, each as one object for each worker.
+    pub tx: Vec<Vec<Box<dyn TxQueue>>>,
 }
 
 impl Dpaa2Port {
@@ -290,8 +300,11 @@ impl<B: Bus> Dpaa2<B> {
         let rx = rx.into_iter().map(|parts| -> Box<dyn RxQueue> {
             Box::new(Dpaa2Rx::new(parts, PoolSet::new(rx_pools.clone()), shared.clone()))
         });
-        let tx = tx.into_iter().map(|parts| -> Box<dyn TxQueue> {
-            Box::new(Dpaa2Tx::new(parts, tx_pool.clone(), shared.clone()))
+        let tx = tx.into_iter().map(|parts| {
+            let of = |portal: &Arc<WorkerPortal<B>>| -> Box<dyn TxQueue> {
+                Box::new(Dpaa2Tx::new(parts.clone(), portal.clone(), tx_pool.clone(), shared.clone()))
+            };
+            hardware.workers.iter().map(of).collect()
         });
         let queues = Dpaa2Queues { rx: rx.collect(), tx: tx.collect() };
         Ok(Dpaa2Port { handle: Dpaa2Handle(shared), queues })
@@ -363,10 +376,13 @@ impl<B: Bus> Opening<'_, B> {
     /// Which frames are received.
     fn set_filters(&self) -> Result<(), Dpaa2Error> {
         self.dpni.set_unicast_promiscuous(self.config.promiscuous)?;
-        self.dpni.set_multicast_promiscuous(self.config.promiscuous)?;
-        if !self.config.promiscuous {
+        self.dpni.set_multicast_promiscuous(self.config.all_multicast)?;
+        if !self.config.all_multicast {
             // Broadcast is filtered like any group address (Linux' `dpaa2-eth.c` adds it as well).
             self.dpni.add_mac_filter([0xff; 6])?;
+        }
+        for &mac in &self.config.macs {
+            self.dpni.add_mac_filter(mac)?;
         }
         match &self.config.vlans {
             Some(vlans) => Ok(set_vlans(&self.dpni, Some(vlans))?),
@@ -388,19 +404,11 @@ impl<B: Bus> Opening<'_, B> {
         Ok(())
     }
 
-    /// A receive queue: its portal, its channel if there is one, its limit. (`dpaa2_dev_rx_queue_setup` in DPDK)
+    /// A receive queue: its channel if there is one, its limit. (`dpaa2_dev_rx_queue_setup` in DPDK)
     fn rx_queue(&self, queue: QueueId, class: &RxClass, number: usize) -> Result<RxParts<B>, Dpaa2Error> {
         let channel = Channel::open(self.hardware)?;
-        let wanted = if channel.is_some() { Use::Interrupting } else { Use::Polled };
-        let io = Io::open(self.hardware, wanted)?;
-        if let Some(&core) = self.config.stash_to.get(number) {
-            io.stash_to(core)?;
-        }
         let target = match &channel {
-            Some(channel) => {
-                channel.notify(io.id())?;
-                QueueTarget::Dpcon { id: channel.id(), priority: 0 }
-            }
+            Some(channel) => QueueTarget::Dpcon { id: channel.id(), priority: 0 },
             None => QueueTarget::Parked,
         };
         // The first bytes of a frame are read at once; its annotation too where checksums are looked at.
@@ -412,7 +420,7 @@ impl<B: Bus> Opening<'_, B> {
             None => Source::Fq(self.dpni.queue(queue)?.fqid.get()),
         };
         let results = Results::new(&self.hardware.bus)?;
-        Ok(RxParts { io, results, source, channel })
+        Ok(RxParts { results, source, channel })
     }
 
     /// How frames get class and queue.
@@ -435,7 +443,6 @@ impl<B: Bus> Opening<'_, B> {
         if index == 0 {
             self.dpni.set_tx_confirmation(0, ConfirmationMode::DISABLED)?;
         }
-        let io = Io::open(self.hardware, Use::Polled)?;
         let fqid = self.dpni.queue(QueueId::tx(index))?.fqid.get();
         let congestion = DmaMemory::new(&self.hardware.bus, CONGESTION_BYTES)?;
         let mode = congestion_mode::WRITE_ON_ENTER
@@ -452,7 +459,7 @@ impl<B: Bus> Opening<'_, B> {
             exit: RELAXED_FRAMES.into(),
             ..Default::default()
         })?;
-        Ok(TxParts { io, fqid, congestion })
+        Ok(TxParts { fqid, congestion: Arc::new(congestion) })
     }
 
     /// By default the first class goes before all others.

@@ -28,6 +28,12 @@ impl Returns {
         self.waiting.len()
     }
 
+    /// Whether there are enough for a full release.
+    #[inline(always)]
+    pub fn has_group(&self) -> bool {
+        self.waiting.len() >= BUFFERS_MAX
+    }
+
     /// Whether the pool is so far behind that no frame should be received.
     #[inline(always)]
     pub fn is_behind(&self) -> bool {

@@ -1,13 +1,11 @@
 //! The receive queue.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use dpaa2_defs::annotation::{Fas, fas};
 use dpaa2_defs::fd::{CTRL_ERR_MASK, FRC_FASV, Fd, Format};
-use dpaa2_defs::qbman::management::ConfigureChannel;
-use dpaa2_qbman::{PortalError, Results, Settled, Source};
+use dpaa2_qbman::{PortalError, Results, Source};
 use fslmc_bus::Bus;
 use packet::{BURST_MAX, Burst, Offload, copy};
 use port::{Armed, DropReason, PortCounters, QueueFault, RxQueue};
@@ -16,48 +14,51 @@ use zerocopy::FromBytes;
 use crate::buffers::{BadFd, PoolSet};
 use crate::channel::Channel;
 use crate::counters::add;
-use crate::io::Io;
 use crate::port::Shared;
 use crate::returns::Returns;
+use crate::worker_portal::WorkerPortal;
 
 /// Shortest frame: an Ethernet header.
 const FRAME_MIN: u32 = 14;
-/// The frame itself is damaged, whatever its headers say.
-const DAMAGED: u32 = fas::FPE | fas::FLE;
-/// How long a queue that is dropped waits for hardware to answer.
-const SETTLE_TIMEOUT: Duration = Duration::from_millis(50);
 /// Pulls that a queue that is dropped makes at most to empty itself: more than a frame queue holds.
 const DRAIN_PULLS_MAX: usize = 4096;
+/// The frame itself is damaged, whatever its headers say.
+const DAMAGED: u32 = fas::FPE | fas::FLE;
 
 /// What a receive queue is made of.
 pub(crate) struct RxParts<B: Bus> {
-    pub io: Io<B>,
     pub results: Results<B>,
     pub source: Source,
     pub channel: Option<Channel<B>>,
 }
 
-/// Receives from one frame queue through a portal of its own.
+/// Receives from one frame queue through the portal of the worker that serves it.
 ///
-/// One volatile dequeue is always under way, so that hardware fetches the next frames while the last ones are
-/// forwarded: a poll costs one doorbell and reads memory only. Pushing (DQRR) was rejected for frames: it costs a
+/// Frames come by volatile dequeue: a poll takes what hardware has written to memory and has the next frames fetched, of this
+/// queue or of the one that is polled next (see `worker_portal`). Pushing (DQRR) was rejected for frames: it costs a
 /// register write for each of them, where this costs one for up to 32. It carries what wakes a sleeping worker
 /// instead: with a channel, [`arm`](RxQueue::arm) asks for one notification when the channel has a frame, and the
 /// portal's interrupt announces it.
 pub(crate) struct Dpaa2Rx<B: Bus> {
-    // Dropped in this order: the portal is reset before the memory it writes to is freed.
-    io: Io<B>,
-    results: Results<B>,
+    /// Where the worker that serves it has its portal, once there is one.
+    portal: Option<Arc<WorkerPortal<B>>>,
+    /// Its place there.
+    seat: Option<usize>,
+    /// Where results go; with the seat while there is one.
+    results: Option<Results<B>>,
+    event: Option<OwnedFd>,
     source: Source,
     pools: PoolSet<B>,
     /// Buffers on their way back, for each pool.
     returns: Vec<Returns>,
     /// Descriptors of the frames in the worker's burst; their addresses are the frames' tokens.
     fds: Box<[Fd; BURST_MAX]>,
-    armed: bool,
+    /// So many of them came when the last worker gave the queue up, and are to be received yet.
+    kept: usize,
+    is_armed: bool,
     fault: Option<QueueFault>,
     /// The channel that the frame queue feeds, where there is one.
-    _channel: Option<Channel<B>>,
+    channel: Option<Channel<B>>,
     shared: Arc<Shared<B>>,
 }
 
@@ -66,40 +67,50 @@ unsafe impl<B: Bus> Send for Dpaa2Rx<B> {}
 
 impl<B: Bus> Dpaa2Rx<B> {
     pub fn new(parts: RxParts<B>, pools: PoolSet<B>, shared: Arc<Shared<B>>) -> Dpaa2Rx<B> {
-        let RxParts { io, results, source, channel } = parts;
+        let RxParts { results, source, channel } = parts;
         let returns = pools.iter().map(|pool| Returns::new(pool.bpid())).collect();
-        let fds = Box::new([Fd::default(); BURST_MAX]);
         Dpaa2Rx {
-            io,
-            results,
+            portal: None,
+            seat: None,
+            results: Some(results),
+            event: None,
             source,
             pools,
             returns,
-            fds,
-            armed: false,
+            fds: Box::new([Fd::default(); BURST_MAX]),
+            kept: 0,
+            is_armed: false,
             fault: None,
-            _channel: channel,
+            channel,
             shared,
         }
     }
 
-    /// Takes what has come. Returns how many frames, and whether all of the pull is there.
+    /// Takes what has come and has more fetched. Returns how many frames there are.
     #[inline(always)]
-    fn take(&mut self) -> usize {
-        let Self { results, fds, .. } = self;
-        let mut frames = 0;
-        let answered = results.take(|result| {
-            if result.has_frame() {
-                fds[frames] = result.fd;
-                frames += 1;
-            }
-        });
-        match answered {
-            Ok(true) => self.io.portal.pull_answered(),
-            Ok(false) => {}
-            Err(error) => self.fault = Some(fault_of(error)),
+    fn take(&mut self) -> Result<usize, QueueFault> {
+        if let Some(fault) = self.fault {
+            return Err(fault);
         }
-        frames
+        if self.kept > 0 {
+            return Ok(std::mem::take(&mut self.kept));
+        }
+        let is_open = !self.is_behind();
+        let Some(portal) = &self.portal else { return Err(NOBODY) };
+        let mut serving = portal.serving();
+        let seat = match self.seat {
+            Some(seat) => seat,
+            None => {
+                let results = self.results.take().ok_or(NOBODY)?;
+                let seat = serving.sit(results, self.source).map_err(|results| {
+                    self.results = Some(results);
+                    QueueFault { what: "a worker has too many DPAA2 queues", value: 0 }
+                })?;
+                *self.seat.insert(seat)
+            }
+        };
+        let taken = serving.poll(seat, is_open, &mut self.fds);
+        taken.map_err(|error| *self.fault.insert(fault_of(error)))
     }
 
     /// Appends frame `n` of those taken to the burst, or says why not.
@@ -203,69 +214,49 @@ impl<B: Bus> Dpaa2Rx<B> {
     /// Gives buffers back: groups of seven, or all.
     #[inline(always)]
     fn flush(&mut self, all: bool) -> Result<(), PortalError> {
+        let Some(portal) = &self.portal else { return Ok(()) };
+        let mut serving = portal.serving();
         for returns in &mut self.returns {
             if all {
-                returns.flush_all(&mut self.io.portal)?;
+                returns.flush_all(&mut serving.io.portal)?;
             } else {
-                returns.flush(&mut self.io.portal)?;
+                returns.flush(&mut serving.io.portal)?;
             }
         }
         Ok(())
     }
 
-    /// Has the next frames fetched, if none are being fetched.
-    #[inline(always)]
-    fn ask(&mut self) {
-        if self.fault.is_some() || self.io.portal.is_pulling() || self.is_behind() {
-            return;
-        }
-        let frames = self.io.portal.pull_max();
-        if let Err(error) = self.io.portal.pull(self.source, frames, &mut self.results) {
-            self.fault = Some(fault_of(error));
-        }
-    }
-
-    /// Gives back every frame that is left in the queue, once its interface has stopped.
+    /// Gives back every frame that is left in the queue, once its interface has stopped, and all buffers.
     fn drain(&mut self) {
-        // What is under way may have been answered before the last frames came: only a pull that is asked for now says
-        // that there are no more.
-        let mut left = self.finish_pull();
+        let shared = self.shared.clone();
+        let mut control = shared.hardware.control();
         for _ in 0..DRAIN_PULLS_MAX {
-            // A pool that takes nothing stops the draining: `ask` asks for no more.
-            let _ = self.flush(true);
-            if left.is_none() {
-                return;
+            // Frames that don't come, and pools that take nothing, end it.
+            let Some(frames @ 1..) = control.fetch(self.source, &mut self.fds) else { break };
+            for n in 0..frames {
+                let fd = self.fds[n];
+                self.discard(&fd);
             }
-            self.ask();
-            if !self.io.portal.is_pulling() {
-                return;
+            for returns in &mut self.returns {
+                let _ = returns.flush_all(&mut control.io.portal);
             }
-            left = self.finish_pull().filter(|&frames| frames > 0);
+            if self.is_behind() {
+                break;
+            }
+        }
+        for returns in &mut self.returns {
+            control.io.give_all(returns, &shared.counters);
         }
     }
 
-    /// Waits for the answer to the pull under way and gives its frames back. Returns how many; `None` when it doesn't come
-    /// to an end.
-    fn finish_pull(&mut self) -> Option<usize> {
-        let started = Instant::now();
-        let mut frames = 0;
-        while self.io.portal.is_pulling() {
-            let taken = self.take();
-            for n in 0..taken {
-                let fd = self.fds[n];
-                match self.pools.pieces(&fd) {
-                    Ok(_) => self.give_back(&fd),
-                    Err(bad) => {
-                        self.refuse(&fd, bad);
-                    }
-                }
-            }
-            frames += taken;
-            if self.fault.is_some() || started.elapsed() > SETTLE_TIMEOUT {
-                return None;
+    /// Gives the buffers of a frame that nobody receives back.
+    fn discard(&mut self, fd: &Fd) {
+        match self.pools.pieces(fd) {
+            Ok(_) => self.give_back(fd),
+            Err(bad) => {
+                self.refuse(fd, bad);
             }
         }
-        Some(frames)
     }
 }
 
@@ -298,6 +289,7 @@ pub(crate) fn fault_of(error: PortalError) -> QueueFault {
             QueueFault { what: "the QBMan portal doesn't answer a command", value: verb.into() }
         }
         PortalError::Stuck => QueueFault { what: "the QBMan portal doesn't answer", value: 0 },
+        PortalError::NoResult => QueueFault { what: "the QBMan portal doesn't answer a dequeue", value: 0 },
         PortalError::Refused { verb, result, .. } => QueueFault {
             what: "the QBMan portal refused a command",
             value: u64::from(verb) << 8 | u64::from(result),
@@ -314,16 +306,12 @@ pub(crate) fn fault_of(error: PortalError) -> QueueFault {
 impl<B: Bus> RxQueue for Dpaa2Rx<B> {
     #[inline]
     fn receive(&mut self, burst: &mut Burst, counters: &PortCounters) -> Result<(), QueueFault> {
-        let frames = self.take();
+        let frames = self.take()?;
         if frames == 0 {
-            if let Some(fault) = self.fault {
-                return Err(fault);
-            }
             // An idle pool gets its last buffers too.
             if self.has_returns() {
                 self.flush(true).map_err(fault_of)?;
             }
-            self.ask();
             return Ok(());
         }
         for fd in &self.fds[..frames] {
@@ -342,7 +330,6 @@ impl<B: Bus> RxQueue for Dpaa2Rx<B> {
             }
         }
         counters.received(frames as u64, bytes);
-        self.ask();
         Ok(())
     }
 
@@ -357,30 +344,51 @@ impl<B: Bus> RxQueue for Dpaa2Rx<B> {
             let fd = unsafe { &*(burst.token(i) as *const Fd) };
             give_back(pools, returns, shared, fd);
         }
-        if let Err(error) = self.flush(false) {
+        if self.returns.iter().any(Returns::has_group)
+            && let Err(error) = self.flush(false)
+        {
             self.fault = Some(fault_of(error));
         }
     }
 
+    fn assign(&mut self, worker: usize) {
+        assert!(self.seat.is_none(), "the last worker gave the queue up");
+        let Some(portal) = self.shared.hardware.workers.get(worker) else {
+            self.fault = Some(QueueFault { what: "the worker has no QBMan portal", value: worker as u64 });
+            return;
+        };
+        self.portal = Some(portal.clone());
+        let Some(channel) = &self.channel else { return };
+        self.event = portal.event();
+        if let Err(error) = channel.notify(portal.dpio()) {
+            tracing::warn!("a receive queue's notifications: {error}");
+            self.fault =
+                Some(QueueFault { what: "a receive queue can't be given to a worker", value: worker as u64 });
+        }
+    }
+
+    fn unassign(&mut self) {
+        self.disarm();
+        let Some(portal) = self.portal.take() else { return };
+        let Some(seat) = self.seat.take() else { return };
+        let mut serving = portal.serving();
+        self.results = serving.leave(seat, &mut self.fds, &mut self.kept);
+        if self.results.is_none() {
+            self.fault = Some(fault_of(PortalError::NoResult));
+        }
+    }
+
     fn arm(&mut self) -> Armed {
-        let Source::Channel(channel) = self.source else { return Armed::Ready };
-        if self.fault.is_some() || self.has_returns() {
+        let (Source::Channel(channel), Some(portal)) = (self.source, &self.portal) else {
+            return Armed::Ready;
+        };
+        if self.fault.is_some() || self.kept > 0 || self.has_returns() {
             return Armed::Ready;
         }
-        match self.results.settled() {
-            Settled::Idle => {}
-            Settled::Empty => self.io.portal.pull_answered(),
-            Settled::Waiting | Settled::Frames => return Armed::Ready,
-        }
-        while let Some((index, _)) = self.io.portal.next_pushed() {
-            self.io.portal.consume(index);
-        }
-        self.io.portal.rearm_interrupt();
-        // A channel that has a frame by now notifies at once, so none is missed.
-        match self.io.portal.command(&ConfigureChannel::notify(channel, 0)) {
-            Ok(_) => {
-                self.armed = true;
-                Armed::Waiting
+        match portal.serving().arm(channel) {
+            Ok(is_armed) => {
+                self.is_armed |= is_armed;
+                if is_armed { Armed::Waiting } else { Armed::Ready }
             }
             Err(error) => {
                 self.fault = Some(fault_of(error));
@@ -390,26 +398,30 @@ impl<B: Bus> RxQueue for Dpaa2Rx<B> {
     }
 
     fn disarm(&mut self) {
-        if std::mem::take(&mut self.armed) {
-            self.io.portal.inhibit_interrupt();
+        if std::mem::take(&mut self.is_armed)
+            && let Some(portal) = &self.portal
+        {
+            portal.serving().disarm();
         }
     }
 
     fn event_fd(&self) -> Option<BorrowedFd<'_>> {
-        match self.source {
-            Source::Channel(_) => self.io.interrupt.as_ref().map(AsFd::as_fd),
-            Source::Fq(_) => None,
-        }
+        self.event.as_ref().map(AsFd::as_fd)
     }
 }
 
 impl<B: Bus> Drop for Dpaa2Rx<B> {
     /// Stops the interface, so that no frame comes any more, and gives every buffer back.
     fn drop(&mut self) {
+        self.unassign();
+        for n in 0..std::mem::take(&mut self.kept) {
+            let fd = self.fds[n];
+            self.discard(&fd);
+        }
         self.shared.stop();
         self.drain();
-        for returns in &mut self.returns {
-            self.io.give_all(returns, &self.shared.counters);
-        }
     }
 }
+
+/// Nobody said which worker serves the queue, or its results are lost.
+const NOBODY: QueueFault = QueueFault { what: "the queue belongs to no worker", value: 0 };

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 
 use dpaa2_defs::fd::{Fd, Format, OFFSET_MAX, SgEntry};
 use dpaa2_defs::qbman::release::BUFFERS_MAX;
@@ -14,42 +13,46 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::buffers::{Buffers, DATA_OFFSET, SEGMENTS_MAX};
 use crate::counters::add;
-use crate::io::Io;
 use crate::port::Shared;
 use crate::returns::Returns;
 use crate::rx::fault_of;
+use crate::worker_portal::WorkerPortal;
 
 /// Shortest frame: an Ethernet header.
 const FRAME_MIN: usize = 14;
 /// Looks at a full enqueue ring before frames are dropped: some 20 µs, in which hardware takes more than a ring.
 const FULL_RING_LOOKS: u32 = 2000;
-/// How long a queue that is dropped waits for hardware to take its last frames.
-const SETTLE_TIMEOUT: Duration = Duration::from_millis(50);
 /// Offset of the state in a congestion message.
 const CONGESTION_STATE: usize = 2;
 
 /// What a transmit queue is made of.
 pub(crate) struct TxParts<B: Bus> {
-    pub io: Io<B>,
     pub fqid: u32,
-    pub congestion: DmaMemory<B>,
+    /// Where hardware says whether the queue is congested.
+    pub congestion: Arc<DmaMemory<B>>,
 }
 
-/// Sends to one frame queue of the interface through a portal of its own.
+impl<B: Bus> Clone for TxParts<B> {
+    fn clone(&self) -> Self {
+        TxParts { fqid: self.fqid, congestion: self.congestion.clone() }
+    }
+}
+
+/// Sends to one frame queue of the interface through the portal of one worker. Each worker has an object of its own for the
+/// queue, so none waits for another.
 ///
 /// A burst is one write of the producer index (QBMan 5.0) however many frames it has. Frames received from an
 /// interface of the same container are sent as they are: their descriptor moves, and hardware gives their buffers
 /// back to the pool they came from. Others are copied into buffers acquired from this queue's pool, where hardware
 /// returns them too.
 pub(crate) struct Dpaa2Tx<B: Bus> {
-    // Dropped in this order, as for reception.
-    io: Io<B>,
+    portal: Arc<WorkerPortal<B>>,
     fqid: u32,
     buffers: Arc<Buffers<B>>,
     /// Buffers acquired and not used yet.
     free: Returns,
     /// Hardware writes here whether the queue is congested.
-    congestion: DmaMemory<B>,
+    congestion: Arc<DmaMemory<B>>,
     fds: Box<[Fd; BURST_MAX]>,
     /// For each descriptor, which frame of the burst it is.
     frames: [Described; BURST_MAX],
@@ -67,12 +70,17 @@ struct Described {
 }
 
 impl<B: Bus> Dpaa2Tx<B> {
-    pub fn new(parts: TxParts<B>, buffers: Arc<Buffers<B>>, shared: Arc<Shared<B>>) -> Dpaa2Tx<B> {
-        let TxParts { io, fqid, congestion } = parts;
+    pub fn new(
+        parts: TxParts<B>,
+        portal: Arc<WorkerPortal<B>>,
+        buffers: Arc<Buffers<B>>,
+        shared: Arc<Shared<B>>,
+    ) -> Dpaa2Tx<B> {
+        let TxParts { fqid, congestion } = parts;
         let free = Returns::new(buffers.bpid());
         let fds = Box::new([Fd::default(); BURST_MAX]);
         let frames = [Described::default(); BURST_MAX];
-        Dpaa2Tx { io, fqid, buffers, free, congestion, fds, frames, fault: None, shared }
+        Dpaa2Tx { portal, fqid, buffers, free, congestion, fds, frames, fault: None, shared }
     }
 
     /// Whether hardware says that the queue holds too many frames.
@@ -242,7 +250,7 @@ impl<B: Bus> Dpaa2Tx<B> {
         let mut addrs = [0; BUFFERS_MAX];
         // All or nothing: a pool that doesn't have seven may have one.
         for want in [BUFFERS_MAX, 1] {
-            match self.io.portal.acquire(self.buffers.bpid(), &mut addrs[..want]) {
+            match self.portal.serving().io.portal.acquire(self.buffers.bpid(), &mut addrs[..want]) {
                 Ok(0) => {}
                 Ok(n) => {
                     addrs[..n].iter().for_each(|&addr| self.free.push(addr));
@@ -267,8 +275,10 @@ impl<B: Bus> Dpaa2Tx<B> {
     #[inline(always)]
     fn enqueue(&mut self, count: usize) -> usize {
         let (mut sent, mut looks) = (0, 0);
+        let mut serving = self.portal.serving();
+        let portal = &mut serving.io.portal;
         while sent < count {
-            match self.io.portal.enqueue(self.fqid, &self.fds[sent..count]) {
+            match portal.enqueue(self.fqid, &self.fds[sent..count]) {
                 Ok(0) => {
                     looks += 1;
                     if looks > FULL_RING_LOOKS {
@@ -407,7 +417,7 @@ impl<B: Bus> TxQueue for Dpaa2Tx<B> {
                 Err(reason) => counters.dropped(reason, 1),
             }
         }
-        let sent = self.enqueue(described);
+        let sent = if described > 0 { self.enqueue(described) } else { 0 };
         let (mut bytes, mut moved) = (0, 0);
         for n in 0..described {
             let Described { index, is_moved, len } = self.frames[n];
@@ -448,12 +458,9 @@ impl<B: Bus> TxQueue for Dpaa2Tx<B> {
 }
 
 impl<B: Bus> Drop for Dpaa2Tx<B> {
-    /// Waits until hardware has taken the last frames and gives unused buffers back.
+    /// Gives unused buffers back. What is in the worker's enqueue ring yet hardware takes within microseconds; every worker
+    /// has acknowledged since that it doesn't use the queue any more.
     fn drop(&mut self) {
-        let started = Instant::now();
-        while matches!(self.io.portal.enqueues_under_way(), Ok(1..)) && started.elapsed() < SETTLE_TIMEOUT {
-            std::hint::spin_loop();
-        }
-        self.io.give_all(&mut self.free, &self.shared.counters);
+        self.shared.hardware.control().io.give_all(&mut self.free, &self.shared.counters);
     }
 }

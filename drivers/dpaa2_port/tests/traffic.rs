@@ -3,8 +3,10 @@
 mod common;
 
 use common::{Board, SOCS, bytes, forward, frame, small, udp};
+use dpaa2_defs::annotation::fas;
 use dpaa2_defs::classify;
-use dpaa2_port::{PoolConfig, RxClass, TxShare};
+use dpaa2_model::{Fault, ModelBus};
+use dpaa2_port::{Dpaa2, PoolConfig, RxClass, TxShare};
 use packet::{Burst, Offload};
 use port::{Armed, DropReason, Received, Selection};
 
@@ -193,6 +195,32 @@ fn checksums_are_checked_on_the_way_in() {
 }
 
 #[test]
+fn every_error_hardware_finds_is_counted_by_its_name_and_damaged_frames_are_dropped() {
+    for soc in SOCS {
+        let board = Board::new(soc);
+        let mut port = board.port_with(dpaa2_port::PortConfig { checksums: false, ..small(1) });
+        for (n, &(bit, name, _)) in fas::ERROR_NAMES.iter().enumerate() {
+            board.model(|model| model.inject(Fault::FrameError { nth: 1, status: bit }));
+            board.send(1, &frame(n as u8, 64));
+            // A wrong checksum is the receiver's business where hardware isn't asked to check.
+            let is_damaged = matches!(bit, fas::FPE | fas::FLE);
+            let dropped = port.drops(DropReason::RxError);
+            assert_eq!(port.receive().len(), usize::from(!is_damaged), "{soc}: {name}");
+            assert_eq!(port.drops(DropReason::RxError) - dropped, u64::from(is_damaged), "{soc}: {name}");
+            for &(_, other, _) in fas::ERROR_NAMES {
+                let seen = fas::ERROR_NAMES[..=n].iter().any(|(_, name, _)| *name == other);
+                assert_eq!(
+                    port.counter(&format!("error-{other}")),
+                    u64::from(seen),
+                    "{soc}: {other} after {name}"
+                );
+            }
+        }
+        board.close(vec![port]);
+    }
+}
+
+#[test]
 fn checksums_left_open_are_completed_by_hardware_or_by_us() {
     let whole = udp(1000, 101);
     let mut open = whole.clone();
@@ -335,6 +363,7 @@ fn only_frames_for_the_interface_pass_its_filters() {
     let board = Board::new("lx2160a");
     let mut port = board.port_with(dpaa2_port::PortConfig {
         promiscuous: false,
+        all_multicast: false,
         vlans: None,
         mac: Some([2, 0, 0, 0, 0, 0x11]),
         ..small(1)
@@ -466,12 +495,6 @@ fn a_port_can_be_opened_again_and_its_objects_are_free_again() {
 fn what_the_container_lacks_and_the_interface_cannot_is_said() {
     let board = Board::new("lx2160a");
     let error = |config| board.hardware.open_port(&config).err().map(|error| error.to_string()).unwrap();
-    let many = error(dpaa2_port::PortConfig {
-        rx_classes: vec![RxClass::new(8)],
-        tx_classes: vec![TxShare::EQUAL; 8],
-        ..small(1)
-    });
-    assert!(many.contains("no free dpio") && many.contains("restool dpio create"), "{many}");
     let five = error(dpaa2_port::PortConfig { rx_classes: vec![RxClass::new(5)], ..small(1) });
     assert!(five.contains("dpni.1: 5 receive queues; it can have 1, 2, 3, 4, 6, 7, 8"), "{five}");
     let long = error(dpaa2_port::PortConfig { frame_max: 20_000, ..small(1) });
@@ -479,5 +502,9 @@ fn what_the_container_lacks_and_the_interface_cannot_is_said() {
     let missing = error(small(7));
     assert!(missing.contains("dpni.7"), "{missing}");
     let port = board.port(1);
+    let model = board.model.clone();
     board.close(vec![port]);
+    let bus = ModelBus::open(model, 2).unwrap();
+    let many = Dpaa2::open(bus, &[0; 12]).err().expect("13 portals").to_string();
+    assert!(many.contains("no free dpio") && many.contains("restool dpio create"), "{many}");
 }

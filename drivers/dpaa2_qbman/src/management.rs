@@ -29,7 +29,7 @@ impl<W: Window> Portal<W> {
         let mut line = words(command);
         line[0] = line[0] & !0xff | u64::from(C::VERB | valid_bit);
         let cr = self.layout.cr as usize;
-        self.cena.write_words(cr + 8, &line[1..]);
+        self.cena.write_words(cr + 8, &line[1..C::WORDS]);
         match self.generation {
             Generation::MemoryBacked => {
                 self.cena.write64(cr, line[0]);

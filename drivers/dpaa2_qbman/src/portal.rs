@@ -64,6 +64,9 @@ pub enum PortalError {
     /// A volatile dequeue is under way already.
     #[error("a volatile dequeue is under way")]
     PullBusy,
+    /// A volatile dequeue had no answer in time.
+    #[error("a volatile dequeue had no answer")]
+    NoResult,
     /// The portal said something that can't be.
     #[error("{what} ({value:#x})")]
     Broken {

@@ -192,9 +192,16 @@ fn three_frames_are_one_doorbell_on_5_0() {
     cinh.stores();
     assert_eq!(portal.enqueue(0x1234, &frames(3)).unwrap(), 3);
     assert_eq!(cinh.stores(), [(0x800, 0x103)]);
-    assert_eq!(cena.bytes(0, 12), [2, 0, 0, 0, 0, 0, 0, 0, 0x34, 0x12, 0, 0]);
-    assert_eq!(cena.bytes(32, 16), [0, 0x10, 0, 0, 0, 0, 0, 0, 0x40, 0, 0, 0, 5, 0, 0x80, 0]);
+    assert_eq!(cena.bytes(0, 64), captured_entry());
     assert_eq!([cena.bytes(64, 1), cena.bytes(128, 1)], [[2], [2]]);
+}
+
+/// The first of three frames, enqueued to 0x1234.
+fn captured_entry() -> [u8; 64] {
+    let mut entry = [0; 64];
+    entry[..10].copy_from_slice(&[2, 0, 0, 0, 0, 0, 0, 0, 0x34, 0x12]);
+    entry[32..48].copy_from_slice(&[0, 0x10, 0, 0, 0, 0, 0, 0, 0x40, 0, 0, 0, 5, 0, 0x80, 0]);
+    entry
 }
 
 #[test]
@@ -203,6 +210,7 @@ fn three_frames_are_three_valid_bits_written_last_on_4_1() {
     cinh.stores();
     assert_eq!(portal.enqueue(0x1234, &frames(3)).unwrap(), 3);
     assert!(cinh.stores().is_empty());
+    assert_eq!(cena.bytes(0, 64), captured_entry());
     let stores = cena.stores();
     let last: Vec<_> = stores[stores.len() - 3..].iter().map(|&(at, value)| (at, value)).collect();
     assert_eq!(last, [(0, 2), (64, 2), (128, 2)]);

@@ -235,11 +235,29 @@ pub trait Window: Send + 'static {
         std::array::from_fn(|i| self.read64(offset + 8 * i))
     }
 
-    /// Stores consecutive words of 64 bits, ascending.
+    /// Stores 128 bits by one instruction where there is one. Which half arrives first isn't said.
+    #[inline(always)]
+    fn write128(&self, offset: usize, words: [u64; 2]) {
+        self.write64(offset, words[0]);
+        self.write64(offset + 8, words[1]);
+    }
+
+    /// Stores consecutive words of 64 bits by as few instructions as there can be, so in no particular order.
     #[inline(always)]
     fn write_words(&self, offset: usize, words: &[u64]) {
-        for (i, &word) in words.iter().enumerate() {
-            self.write64(offset + 8 * i, word);
+        let (mut at, mut words) = (offset, words);
+        if !at.is_multiple_of(16)
+            && let Some((&first, rest)) = words.split_first()
+        {
+            self.write64(at, first);
+            (at, words) = (at + 8, rest);
+        }
+        let (pairs, last) = words.as_chunks::<2>();
+        for (i, &pair) in pairs.iter().enumerate() {
+            self.write128(at + 16 * i, pair);
+        }
+        if let [last] = last {
+            self.write64(at + 16 * pairs.len(), *last);
         }
     }
 }

@@ -12,8 +12,8 @@ use crate::flows::PortNumbers;
 use crate::keys::*;
 use crate::read::{At, FromToml, List, Node, Place, Reader, quoted, unknown_word};
 use crate::types::{
-    BridgeName, CpuId, CpuSet, IfName, MacAddr, Mtu, PortName, PortNumber, QueuePairs, SocketPath, VlanId,
-    shorten,
+    BridgeName, CpuId, CpuSet, EtherAddr, IfName, MacAddr, Mtu, PortName, PortNumber, QueuePairs, SocketPath,
+    VlanId, shorten,
 };
 
 /// What a file is checked against besides itself.
@@ -459,6 +459,13 @@ impl Checker<'_, '_, '_> {
                 (place(&keys.pool), "pool", &["dpaa2"]),
                 (place(&keys.tx_pool), "tx_pool", &["dpaa2"]),
                 (place(&keys.checksums), "checksums", &["dpaa2"]),
+                (place(&keys.promiscuous), "promiscuous", &["dpaa2"]),
+                (place(&keys.all_multicast), "all_multicast", &["dpaa2"]),
+                (place(&keys.macs), "macs", &["dpaa2"]),
+                (place(&keys.vlan_filter), "vlan_filter", &["dpaa2"]),
+                (place(&keys.hash), "hash", &["dpaa2"]),
+                (place(&keys.rx_queue_kib), "rx_queue_kib", &["dpaa2"]),
+                (place(&keys.tx_mbps), "tx_mbps", &["dpaa2"]),
                 (place(&keys.read), "read", &["pcap"]),
                 (place(&keys.write), "write", &["pcap"]),
                 (place(&keys.rate), "rate", &["pcap"]),
@@ -550,14 +557,66 @@ impl Checker<'_, '_, '_> {
         if let Some(at) = &keys.mac {
             macs.claim(at.value, at.value, &at.place, self.reader);
         }
+        let (promiscuous, all_multicast) = (is_on(&keys.promiscuous), is_on(&keys.all_multicast));
+        let own = keys.mac.as_ref().map(|at| EtherAddr::from(at.value));
+        let mut more = Vec::new();
+        for at in keys.macs.iter().flat_map(|at| &at.value.items) {
+            let is_received = if at.value.is_group() { all_multicast } else { promiscuous };
+            let what = if is_received {
+                let key = if at.value.is_group() { "all_multicast" } else { "promiscuous" };
+                (
+                    format!("{} is received without being listed", at.value),
+                    Some(format!("{key} = false, or not this address")),
+                )
+            } else if Some(at.value) == own || more.contains(&at.value) {
+                (format!("{} is listed twice", at.value), None)
+            } else {
+                more.push(at.value);
+                continue;
+            };
+            self.reader.error(&at.place, what.0, what.1);
+        }
+        let vlan_filter = keys.vlan_filter.as_ref().map(|at| self.vlan_filter(at));
+        let hash = keys.hash.as_ref().map_or_else(|| HashField::DEFAULT.to_vec(), |at| self.hash(at));
         let pool = keys.pool.as_ref()?.value;
         Some(Dpaa2 {
             dpni: keys.dpni.as_ref()?.value,
             pool,
             tx_pool: keys.tx_pool.as_ref().map_or(pool, |at| at.value),
             mac: keys.mac.as_ref().map(|at| at.value),
-            checksums: keys.checksums.as_ref().is_none_or(|at| at.value),
+            checksums: is_on(&keys.checksums),
+            promiscuous,
+            all_multicast,
+            macs: more,
+            vlan_filter: vlan_filter.flatten(),
+            hash,
+            rx_queue_bytes: keys.rx_queue_kib.as_ref().map_or(QueueKib::DEFAULT, |at| at.value).get() << 10,
+            tx_mbps: keys.tx_mbps.as_ref().map(|at| at.value.get()),
         })
+    }
+
+    /// The VLANs that hardware lets pass: its filter has places for single ones.
+    fn vlan_filter(&mut self, at: &At<List<VlanRange>>) -> Option<BTreeSet<VlanId>> {
+        const PLACES: usize = 16;
+        let vlans: BTreeSet<u16> = at.value.items.iter().flat_map(|range| range.0.clone()).collect();
+        let what = if vlans.contains(&0) {
+            "untagged frames pass anyway".to_owned()
+        } else if vlans.is_empty() || vlans.len() > PLACES {
+            format!("{} VLANs in a filter of hardware", vlans.len())
+        } else {
+            return Some(vlans.into_iter().filter_map(VlanId::new).collect());
+        };
+        self.reader.error(&at.place, what, Some(format!("1 to {PLACES} VLANs, or no `vlan_filter` at all")));
+        None
+    }
+
+    fn hash(&mut self, at: &At<List<HashField>>) -> Vec<HashField> {
+        let fields: BTreeSet<HashField> = at.value.items.iter().copied().collect();
+        if fields.is_empty() || fields.len() < at.value.items.len() {
+            let what = if fields.is_empty() { "a hash of nothing" } else { "a field is listed twice" };
+            self.reader.error(&at.place, what.to_owned(), Some("each field once, at least one".to_owned()));
+        }
+        fields.into_iter().collect()
     }
 
     fn fslmc(&mut self, keys: At<FslmcKeys>) -> Option<Fslmc> {
@@ -928,4 +987,15 @@ impl Checker<'_, '_, '_> {
 fn generated_mac(kind: u8, number: u16) -> MacAddr {
     let [high, low] = number.to_be_bytes();
     MacAddr::new([0x02, 0x52, 0x57, kind, high, low]).expect("a unicast address")
+}
+
+/// A switch that is on when it is left out.
+fn is_on(key: &Option<At<bool>>) -> bool {
+    key.as_ref().is_none_or(|at| at.value)
+}
+
+impl HashField {
+    /// Addresses, protocol and ports.
+    const DEFAULT: [HashField; 5] =
+        [HashField::IpSrc, HashField::IpDst, HashField::IpProto, HashField::L4Src, HashField::L4Dst];
 }

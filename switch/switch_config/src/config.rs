@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crate::read::words;
 use crate::types::{
-    BridgeName, CpuId, Dpbp, Dpni, Dprc, FileMode, GuestName, HostAddr, IfName, MacAddr, Mtu, NetnsName,
-    PortName, PortNumber, QueuePairs, SocketPath, VlanId,
+    BridgeName, CpuId, Dpbp, Dpni, Dprc, EtherAddr, FileMode, GuestName, HostAddr, IfName, MacAddr, Mtu,
+    NetnsName, PortName, PortNumber, QueuePairs, SocketPath, VlanId,
 };
 
 /// A whole configuration, checked: names are unique, every reference leads somewhere, numbers are in range.
@@ -103,6 +103,28 @@ words! {
         Server = "server",
         /// The guest listens, the port connects (and reconnects).
         Client = "client",
+    }
+
+    /// A header field that goes into the hash by which hardware spreads frames over receive queues.
+    pub enum HashField {
+        /// Ethernet destination.
+        EthDst = "eth-dst",
+        /// Ethernet source.
+        EthSrc = "eth-src",
+        /// Ethernet type, behind tags.
+        EthType = "eth-type",
+        /// Tag of the outermost VLAN.
+        Vlan = "vlan",
+        /// IP source address.
+        IpSrc = "ip-src",
+        /// IP destination address.
+        IpDst = "ip-dst",
+        /// IP protocol.
+        IpProto = "ip-proto",
+        /// TCP, UDP or SCTP source port.
+        L4Src = "l4-src",
+        /// TCP, UDP or SCTP destination port.
+        L4Dst = "l4-dst",
     }
 
     /// An offer of a vhost-user port that can be withheld. Names as QEMU's virtio-net properties.
@@ -352,6 +374,20 @@ pub struct Dpaa2 {
     pub mac: Option<MacAddr>,
     /// Whether hardware checks and writes checksums.
     pub checksums: bool,
+    /// Whether it receives frames for whatever unicast address.
+    pub promiscuous: bool,
+    /// Whether it receives frames for whatever group address.
+    pub all_multicast: bool,
+    /// Addresses it receives beside its own.
+    pub macs: Vec<EtherAddr>,
+    /// The only VLANs whose frames it receives, if not all.
+    pub vlan_filter: Option<BTreeSet<VlanId>>,
+    /// The fields whose hash spreads frames over its receive queues.
+    pub hash: Vec<HashField>,
+    /// Bytes that may wait in a receive queue.
+    pub rx_queue_bytes: u32,
+    /// Mbit/s that it sends at most.
+    pub tx_mbps: Option<u32>,
 }
 
 /// The DPAA2 hardware.

@@ -8,15 +8,15 @@ use std::ops::RangeInclusive;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use crate::config::{
-    DriverKind, Feature, Flows, FrameSize, HugePages, Loops, Pace, Rate, RingSize, RoleKind, SocketMode,
-    VmCpus, Window,
+    DriverKind, Feature, Flows, FrameSize, HashField, HugePages, Loops, Pace, Rate, RingSize, RoleKind,
+    SocketMode, VmCpus, Window,
 };
 use crate::read::{
     At, FromToml, List, Node, Place, Reader, from_integer, from_string, integer, section, text, words,
 };
 use crate::types::{
-    BridgeName, CpuId, Dpbp, Dpni, Dprc, FileMode, GuestName, HostAddr, IfName, Invalid, MacAddr, Mtu,
-    NAME_RULE, NetnsName, PortName, PortNumber, QueuePairs, SocketPath, VlanId, number_type, shorten,
+    BridgeName, CpuId, Dpbp, Dpni, Dprc, EtherAddr, FileMode, GuestName, HostAddr, IfName, Invalid, MacAddr,
+    Mtu, NAME_RULE, NetnsName, PortName, PortNumber, QueuePairs, SocketPath, VlanId, number_type, shorten,
 };
 
 /// The control socket's path when the file names none.
@@ -173,6 +173,21 @@ section! {
         /// dpaa2: whether hardware checks the checksums of received frames, which drops those with wrong ones, and writes
         /// those of sent ones. Yes when left out.
         checksums: bool, optional;
+        /// dpaa2: whether it receives frames for whatever unicast address. Yes when left out.
+        promiscuous: bool, optional;
+        /// dpaa2: whether it receives frames for whatever group address. Yes when left out; otherwise broadcast and `macs` only.
+        all_multicast: bool, optional;
+        /// dpaa2: addresses it receives beside its own.
+        macs: List<At<EtherAddr>>, optional;
+        /// dpaa2: the only VLANs whose frames it receives, beside untagged ones; all when left out.
+        vlan_filter: List<VlanRange>, optional;
+        /// dpaa2: the header fields whose hash spreads frames over its receive queues. Addresses, protocol and ports when
+        /// left out.
+        hash: List<HashField>, optional;
+        /// dpaa2: KiB that may wait in a receive queue before frames are dropped. 1024 when left out.
+        rx_queue_kib: QueueKib, optional;
+        /// dpaa2: Mbit/s that it sends at most. The link's rate when left out.
+        tx_mbps: Mbps, optional;
         /// pcap: the capture (pcap or pcapng) that is replayed. A relative path starts at the folder of this file.
         read: String, optional;
         /// pcap: the file that takes what is sent to the port, as pcapng.
@@ -336,6 +351,10 @@ number_type! {
     PoolBuffers(u32) = 256..=4_194_304, "number of buffers";
     /// Bytes of a buffer.
     BufferBytes(u32) = 1024..=32_768, "number of bytes";
+    /// KiB in a queue.
+    QueueKib(u32) = 16..=65_536, "number of KiB";
+    /// A rate.
+    Mbps(u32) = 1..=400_000, "rate in Mbit/s";
     /// A time in seconds; as in OVS at least 15.
     AgeingSeconds(u32) = 15..=86_400, "time in seconds";
     /// Addresses learned at most.
@@ -360,6 +379,10 @@ impl PoolBuffers {
 
 impl BufferBytes {
     const DEFAULT: BufferBytes = Self::new(2304).expect("in range");
+}
+
+impl QueueKib {
+    pub(crate) const DEFAULT: QueueKib = Self::new(1024).expect("in range");
 }
 
 impl AgeingSeconds {
@@ -400,7 +423,7 @@ impl serde::Serialize for List<At<CpuId>> {
 
 from_integer! {
     CpuId; VlanId; PortNumber; Mtu; QueuePairs; FrameSize; Flows; RingSize; VmCpus; Window;
-    Micros; Millis; PoolBuffers; BufferBytes; AgeingSeconds; MacLimit; CacheEntries; CacheMasks;
+    Micros; Millis; PoolBuffers; BufferBytes; QueueKib; Mbps; AgeingSeconds; MacLimit; CacheEntries; CacheMasks;
 }
 
 from_string! {
@@ -412,6 +435,7 @@ from_string! {
     Dprc: Dprc::RULE, { "type": "string", "pattern": "^dprc\\.[0-9]{1,5}$" };
     Dpni: Dpni::RULE, { "type": "string", "pattern": "^dpni\\.[0-9]{1,5}$" };
     Dpbp: Dpbp::RULE, { "type": "string", "pattern": "^dpbp\\.[0-9]{1,5}$" };
+    EtherAddr: EtherAddr::RULE, { "type": "string", "pattern": "^([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}$" };
     MacAddr: MacAddr::RULE, { "type": "string", "pattern": "^([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}$" };
     HostAddr: HostAddr::RULE, { "type": "string", "pattern": "^[0-9A-Fa-f:.]+/[0-9]{1,3}$" };
     FileMode: FileMode::RULE, { "type": "string", "pattern": "^[0-7]{3,4}$" };

@@ -44,6 +44,6 @@ pub use load::{FILE_BYTES_MAX, load, parse, parse_file, read as read_file, this_
 pub use print::{print, print_port};
 pub use schema::schema;
 pub use types::{
-    BridgeName, CpuId, CpuSet, Dpbp, Dpni, Dprc, FileMode, GuestName, HostAddr, IfName, Invalid, MacAddr,
-    Mtu, NetnsName, PortName, PortNumber, QueuePairs, SocketPath, VlanId,
+    BridgeName, CpuId, CpuSet, Dpbp, Dpni, Dprc, EtherAddr, FileMode, GuestName, HostAddr, IfName, Invalid,
+    MacAddr, Mtu, NetnsName, PortName, PortNumber, QueuePairs, SocketPath, VlanId,
 };

@@ -172,6 +172,17 @@ fn port(page: &mut Page, port: &Port) {
                 page.text("mac", mac);
             }
             page.set("checksums", dpaa2.checksums);
+            page.set("promiscuous", dpaa2.promiscuous);
+            page.set("all_multicast", dpaa2.all_multicast);
+            page.set("macs", list(dpaa2.macs.iter().map(|mac| mac.to_string())));
+            if let Some(vlans) = &dpaa2.vlan_filter {
+                page.set("vlan_filter", list(vlans.iter().map(|vlan| i64::from(vlan.get()))));
+            }
+            page.set("hash", list(dpaa2.hash.iter().map(|field| field.word())));
+            page.set("rx_queue_kib", i64::from(dpaa2.rx_queue_bytes >> 10));
+            if let Some(mbps) = dpaa2.tx_mbps {
+                page.set("tx_mbps", i64::from(mbps));
+            }
         }
         Driver::Pcap(pcap) => {
             if let Some(replay) = &pcap.replay {

@@ -312,26 +312,68 @@ impl FromStr for MacAddr {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let invalid =
-            || Invalid::new(format!("`{}` is no station's Ethernet address", shorten(text)), Self::RULE);
-        let mut bytes = [0; 6];
-        let mut parts = text.split(':');
-        for byte in &mut bytes {
-            let part = parts.next().filter(|p| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit()));
-            *byte = part.and_then(|p| u8::from_str_radix(p, 16).ok()).ok_or_else(invalid)?;
-        }
-        if parts.next().is_some() {
-            return Err(invalid());
-        }
-        Self::new(bytes).ok_or_else(invalid)
+        let address = ethernet_bytes(text).and_then(Self::new);
+        address.ok_or_else(|| {
+            Invalid::new(format!("`{}` is no station's Ethernet address", shorten(text)), Self::RULE)
+        })
     }
 }
 
 impl fmt::Display for MacAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        EtherAddr(self.0).fmt(f)
+    }
+}
+
+/// An Ethernet address of one station or of a group (not zero).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EtherAddr([u8; 6]);
+
+impl EtherAddr {
+    pub(crate) const RULE: &str = "an Ethernet address such as `02:00:00:00:00:01` or `01:00:5e:00:00:05`";
+
+    /// Its bytes as on the wire.
+    pub const fn bytes(self) -> [u8; 6] {
+        self.0
+    }
+
+    /// Whether it is that of a group, broadcast included.
+    pub const fn is_group(self) -> bool {
+        self.0[0] & 1 != 0
+    }
+}
+
+impl From<MacAddr> for EtherAddr {
+    fn from(address: MacAddr) -> Self {
+        Self(address.0)
+    }
+}
+
+impl FromStr for EtherAddr {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let address = ethernet_bytes(text).filter(|bytes| *bytes != [0; 6]).map(Self);
+        address.ok_or_else(|| Invalid::new(format!("`{}` is no Ethernet address", shorten(text)), Self::RULE))
+    }
+}
+
+impl fmt::Display for EtherAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [a, b, c, d, e, g] = self.0;
         write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
     }
+}
+
+/// Six bytes in hexadecimal digits with colons between them.
+fn ethernet_bytes(text: &str) -> Option<[u8; 6]> {
+    let mut bytes = [0; 6];
+    let mut parts = text.split(':');
+    for byte in &mut bytes {
+        let part = parts.next().filter(|p| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit()))?;
+        *byte = u8::from_str_radix(part, 16).ok()?;
+    }
+    parts.next().is_none().then_some(bytes)
 }
 
 impl Serialize for MacAddr {

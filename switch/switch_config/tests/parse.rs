@@ -237,6 +237,84 @@ fn pcap_ports_replay_write_or_both() {
     );
 }
 
+/// A DPAA2 port with these keys; its first one is on line 9.
+fn dpaa2(keys: &str) -> String {
+    format!(
+        r#"fslmc = {{ bus = "vfio", container = "dprc.2" }}
+bridge = [{{ name = "br0" }}]
+[[port]]
+name = "wire1"
+bridge = "br0"
+driver = "dpaa2"
+dpni = "dpni.1"
+pool = "dpbp.1"
+{keys}"#
+    )
+}
+
+#[test]
+fn dpaa2_ports_receive_everything_unless_they_are_told_what() {
+    let of = |keys: &str| match good(&dpaa2(keys)).ports.remove(0).driver {
+        Driver::Dpaa2(dpaa2) => dpaa2,
+        _ => panic!("a DPAA2 port"),
+    };
+    let plain = of("");
+    assert!(plain.promiscuous && plain.all_multicast && plain.checksums && plain.macs.is_empty());
+    assert_eq!((plain.vlan_filter, plain.rx_queue_bytes, plain.tx_mbps), (None, 1 << 20, None));
+    let words: Vec<_> = plain.hash.iter().map(|field| field.word()).collect();
+    assert_eq!(words, ["ip-src", "ip-dst", "ip-proto", "l4-src", "l4-dst"]);
+    let told = of(r#"
+        promiscuous = false
+        all_multicast = false
+        macs = ["02:00:00:00:00:05", "01:00:5e:00:00:05"]
+        vlan_filter = [5, "7-9"]
+        hash = ["vlan", "eth-src"]
+        rx_queue_kib = 64
+        tx_mbps = 1000
+    "#);
+    assert!(!told.promiscuous && !told.all_multicast && told.macs.len() == 2 && told.macs[1].is_group());
+    let vlans: Vec<_> = told.vlan_filter.iter().flatten().map(|vlan| vlan.get()).collect();
+    assert_eq!((vlans, told.rx_queue_bytes, told.tx_mbps), (vec![5, 7, 8, 9], 65_536, Some(1000)));
+    assert_eq!(told.hash, [HashField::EthSrc, HashField::Vlan]);
+}
+
+#[test]
+fn filters_of_hardware_that_make_no_sense_are_errors() {
+    let unicast = "02:00:00:00:00:05";
+    for (keys, said) in [
+        (
+            format!("macs = [\"{unicast}\"]"),
+            "9 port[0].macs[0]: 02:00:00:00:00:05 is received without being listed",
+        ),
+        (
+            format!("promiscuous = false\nmacs = [\"{unicast}\", \"{unicast}\"]"),
+            "10 port[0].macs[1]: 02:00:00:00:00:05 is listed twice",
+        ),
+        (
+            "macs = [\"00:00:00:00:00:00\"]".into(),
+            "9 port[0].macs[0]: `00:00:00:00:00:00` is no Ethernet address",
+        ),
+        ("vlan_filter = [\"1-17\"]".into(), "9 port[0].vlan_filter: 17 VLANs in a filter of hardware"),
+        ("vlan_filter = [0]".into(), "9 port[0].vlan_filter: untagged frames pass anyway"),
+        ("hash = []".into(), "9 port[0].hash: a hash of nothing"),
+        ("hash = [\"vlan\", \"vlan\"]".into(), "9 port[0].hash: a field is listed twice"),
+        ("rx_queue_kib = 15".into(), "9 port[0].rx_queue_kib: "),
+    ] {
+        let errors = bad(&dpaa2(&keys));
+        assert!(errors.len() == 1 && errors[0].starts_with(said), "{errors:?}");
+    }
+    let elsewhere = bad(&port("driver = \"null\"\npromiscuous = false"));
+    assert!(elsewhere[0].contains("`promiscuous` has no meaning with driver = \"null\""), "{elsewhere:?}");
+}
+
+#[test]
+fn a_dpaa2_port_that_is_printed_is_read_as_the_same() {
+    let config =
+        good(&dpaa2("promiscuous = false\nmacs = [\"02:00:00:00:00:05\"]\nvlan_filter = [3]\ntx_mbps = 10"));
+    let again = good(&print(&config));
+    assert_eq!(again, config);
+}
+
 #[test]
 fn queues_are_placed_on_listed_cores_only() {
     let on = |workers: &str| {

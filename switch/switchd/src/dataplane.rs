@@ -343,13 +343,14 @@ impl Dataplane {
     }
 
     /// Gives a receive queue to a worker.
-    pub fn attach_rx(&mut self, id: PortId, queue_index: u16, queue: Box<dyn RxQueue>) {
+    pub fn attach_rx(&mut self, id: PortId, queue_index: u16, mut queue: Box<dyn RxQueue>) {
         let Some(port) = self.ports.get_mut(&id) else { return };
         let fewest =
             (0..self.workers.len()).min_by_key(|&w| self.workers[w].queues).expect("there is a worker");
         let worker = *port.placement.get(&queue_index).unwrap_or(&fewest);
         port.rx.insert(queue_index, worker);
         self.workers[worker].queues += 1;
+        queue.assign(worker);
         let slot = RxSlot { port: id, queue_index, queue, counters: port.counters[worker].clone() };
         match &mut self.held {
             Some(held) => held.push((worker, slot)),
@@ -375,6 +376,13 @@ impl Dataplane {
     pub fn attach_tx(&mut self, id: PortId, queue_index: u16, queue: Box<dyn TxQueue>) {
         let Some(port) = self.ports.get_mut(&id) else { return };
         port.tx.insert(queue_index, TxPort::new(queue_index, queue));
+        self.publish();
+    }
+
+    /// Makes a transmit queue available to all workers, where each has an object of its own that leads there.
+    pub fn attach_tx_of_each_worker(&mut self, id: PortId, queue_index: u16, queues: Vec<Box<dyn TxQueue>>) {
+        let Some(port) = self.ports.get_mut(&id) else { return };
+        port.tx.insert(queue_index, TxPort::of_each_worker(queue_index, queues));
         self.publish();
     }
 

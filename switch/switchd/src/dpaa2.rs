@@ -10,10 +10,11 @@ use std::time::Duration;
 use anyhow::Context;
 use dpaa2_defs::mc::object::ObjectType;
 use dpaa2_model::{Description, Model, ModelBus, SharedModel};
-use dpaa2_port::{Dpaa2, Dpaa2Handle, Dpaa2Port, PoolConfig, PoolUse, PortConfig, RxClass, TxShare};
+use dpaa2_port::classify::{Extract, Protocol, field};
+use dpaa2_port::{Dpaa2, Dpaa2Handle, Dpaa2Port, PoolConfig, PoolUse, PortConfig, RxClass, TxRate, TxShare};
 use fslmc_bus::vfio::{Roots, VfioBus};
 use port::PortId;
-use switch_config::{Fslmc, FslmcBus};
+use switch_config::{Fslmc, FslmcBus, HashField};
 use tokio::net::unix::pipe::Receiver;
 use tokio::task::JoinHandle;
 
@@ -23,6 +24,8 @@ use crate::dataplane::Dataplane;
 const LINK_HEADER_MAX: u16 = 14 + 8;
 /// The longest frame of the hardware.
 const FRAME_MAX: u16 = 10_240;
+/// Bytes that a rate-limited interface may send at once: some frames of the longest kind.
+const TX_BURST_BYTES: u16 = 40_960;
 /// How often the modelled wires are looked at: workers that sleep don't.
 const WIRE_INTERVAL: Duration = Duration::from_millis(1);
 
@@ -32,6 +35,8 @@ pub(crate) struct Hardware(Rc<Opening>);
 
 struct Opening {
     config: Option<Fslmc>,
+    /// The core of each worker.
+    cores: Vec<usize>,
     opened: OnceCell<Opened>,
 }
 
@@ -49,9 +54,9 @@ impl Drop for Opening {
 }
 
 impl Hardware {
-    /// The hardware that the file describes. Nothing is opened yet: a predecessor may still have it.
-    pub fn new(config: Option<&Fslmc>) -> Hardware {
-        Hardware(Rc::new(Opening { config: config.cloned(), opened: OnceCell::new() }))
+    /// The hardware that the file describes, for workers on these cores. Nothing is opened yet: a predecessor may still have it.
+    pub fn new(config: Option<&Fslmc>, cores: Vec<usize>) -> Hardware {
+        Hardware(Rc::new(Opening { config: config.cloned(), cores, opened: OnceCell::new() }))
     }
 
     /// Opens the interface of a port.
@@ -65,7 +70,7 @@ impl Hardware {
     ) -> anyhow::Result<Dpaa2Port> {
         let fslmc = self.0.config.as_ref().context("the file has no section [fslmc]")?;
         if self.0.opened.get().is_none() {
-            let opened = open(fslmc)?;
+            let opened = open(fslmc, &self.0.cores)?;
             assert!(self.0.opened.set(opened).is_ok(), "one thread opens the hardware");
         }
         let config = port_config(fslmc, config, dpaa2);
@@ -76,18 +81,18 @@ impl Hardware {
     }
 }
 
-fn open(fslmc: &Fslmc) -> anyhow::Result<Opened> {
+fn open(fslmc: &Fslmc, cores: &[usize]) -> anyhow::Result<Opened> {
     let container = fslmc.container;
     match &fslmc.bus {
         FslmcBus::Vfio => {
             let bus = VfioBus::open(&Roots::default(), ObjectType::DPRC.with_id(container.number()))?;
-            Ok(Opened::Vfio(Dpaa2::open(bus)?))
+            Ok(Opened::Vfio(Dpaa2::open(bus, cores)?))
         }
         FslmcBus::Model { board } => {
             let model = model(board).with_context(|| format!("the modelled board {}", board.display()))?;
             let bus = ModelBus::open(model.clone(), container.number());
             let bus = bus.with_context(|| format!("{} has no {container}", board.display()))?;
-            let hardware = Dpaa2::open(bus)?;
+            let hardware = Dpaa2::open(bus, cores)?;
             tracing::info!(%container, board = %board.display(), "the DPAA2 hardware is a model");
             Ok(Opened::Model { hardware, wires: tokio::task::spawn_local(look_at_wires(model)) })
         }
@@ -119,15 +124,40 @@ fn port_config(fslmc: &Fslmc, config: &switch_config::Port, dpaa2: &switch_confi
         })
     };
     PortConfig {
-        rx_classes: vec![RxClass::new(config.queues.get())],
+        rx_classes: vec![RxClass {
+            queues: config.queues.get(),
+            spread_by: dpaa2.hash.iter().map(|&field| extract(field)).collect(),
+            queue_bytes: dpaa2.rx_queue_bytes,
+        }],
         tx_classes: vec![TxShare::EQUAL; config.queues.get().into()],
         rx_pools: vec![PoolUse { pool: pool(dpaa2.pool), classes: 0 }],
         tx_pool: Some(pool(dpaa2.tx_pool)),
         mac: dpaa2.mac.map(|mac| mac.bytes()),
         frame_max: frame_max(config.mtu.get()),
+        promiscuous: dpaa2.promiscuous,
+        all_multicast: dpaa2.all_multicast,
+        macs: dpaa2.macs.iter().map(|mac| mac.bytes()).collect(),
+        vlans: dpaa2.vlan_filter.as_ref().map(|vlans| vlans.iter().map(|vlan| vlan.get()).collect()),
         checksums: dpaa2.checksums,
+        tx_rate: dpaa2.tx_mbps.map(|mbps| TxRate { mbps, burst_bytes: TX_BURST_BYTES }),
         ..PortConfig::new(dpaa2.dpni.number(), dpaa2.pool.number())
     }
+}
+
+/// A field of the hash as hardware takes it from headers.
+fn extract(field: HashField) -> Extract {
+    let (protocol, number) = match field {
+        HashField::EthDst => (Protocol::ETHERNET, field::ETHERNET_DESTINATION),
+        HashField::EthSrc => (Protocol::ETHERNET, field::ETHERNET_SOURCE),
+        HashField::EthType => (Protocol::ETHERNET, field::ETHERNET_TYPE),
+        HashField::Vlan => (Protocol::VLAN, field::VLAN_TCI),
+        HashField::IpSrc => (Protocol::IP, field::IP_SOURCE),
+        HashField::IpDst => (Protocol::IP, field::IP_DESTINATION),
+        HashField::IpProto => (Protocol::IP, field::IP_PROTOCOL),
+        HashField::L4Src => (Protocol::TCP, field::L4_SOURCE_PORT),
+        HashField::L4Dst => (Protocol::TCP, field::L4_DESTINATION_PORT),
+    };
+    Extract::full_field(protocol, number)
 }
 
 /// The longest frame of an interface with this MTU.
@@ -208,5 +238,121 @@ async fn next_event(event: &Receiver) -> std::io::Result<()> {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             result => return result.map(drop),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dpaa2_port::{Dpaa2Status, classify};
+
+    /// A file with one interface of a modelled board, and these keys for it.
+    fn config(dir: &Path, keys: &str) -> switch_config::Config {
+        let board = r#"
+            soc = "lx2160a"
+            [[container]]
+            id = 2
+            dpio = 3
+            dpbp = 1
+            [[container.dpni]]
+            id = 1
+            mac = "02:00:00:00:00:01"
+        "#;
+        let board_file = dir.join("board.toml");
+        std::fs::write(&board_file, board).unwrap();
+        let file = format!(
+            r#"
+            fslmc = {{ bus = "model", container = "dprc.2", board = "{}" }}
+            bridge = [{{ name = "br0" }}]
+            [[port]]
+            name = "wire1"
+            bridge = "br0"
+            driver = "dpaa2"
+            dpni = "dpni.1"
+            pool = "dpbp.1"
+            {keys}
+            "#,
+            board_file.display()
+        );
+        switch_config::parse(&file, &switch_config::Context::default())
+            .unwrap_or_else(|errors| panic!("{errors}"))
+    }
+
+    fn port_of(config: &switch_config::Config) -> (&switch_config::Port, &switch_config::Dpaa2) {
+        let port = &config.ports[0];
+        let switch_config::Driver::Dpaa2(dpaa2) = &port.driver else { panic!("a DPAA2 port") };
+        (port, dpaa2)
+    }
+
+    const EVERYTHING: &str = r#"
+        queues = 4
+        mtu = 9000
+        mac = "02:00:00:00:00:77"
+        promiscuous = false
+        all_multicast = false
+        macs = ["02:00:00:00:00:78", "01:00:5e:00:00:05"]
+        vlan_filter = [5, "7-8"]
+        hash = ["eth-src", "vlan"]
+        rx_queue_kib = 64
+        tx_mbps = 1000
+        checksums = false
+    "#;
+
+    #[test]
+    fn every_key_of_a_port_reaches_its_driver() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path(), EVERYTHING);
+        let (port, dpaa2) = port_of(&config);
+        let driver = port_config(config.fslmc.as_ref().unwrap(), port, dpaa2);
+        let [class] = &driver.rx_classes[..] else { panic!("one class") };
+        assert_eq!((class.queues, class.queue_bytes, driver.tx_classes.len()), (4, 65_536, 4));
+        let hash: Vec<_> =
+            class.spread_by.iter().map(|extract| (extract.protocol, extract.field.get())).collect();
+        let expected = [
+            (classify::Protocol::ETHERNET, classify::field::ETHERNET_SOURCE),
+            (classify::Protocol::VLAN, classify::field::VLAN_TCI),
+        ];
+        assert_eq!(hash, expected);
+        assert_eq!(driver.tx_rate, Some(TxRate { mbps: 1000, burst_bytes: TX_BURST_BYTES }));
+        assert_eq!(driver.vlans.as_deref(), Some(&[5, 7, 8][..]));
+        assert_eq!(driver.macs, [[2, 0, 0, 0, 0, 0x78], [1, 0, 0x5e, 0, 0, 5]]);
+        assert!(!driver.promiscuous && !driver.all_multicast && !driver.checksums);
+        assert_eq!((driver.mac, driver.frame_max), (Some([2, 0, 0, 0, 0, 0x77]), 9022));
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn the_interface_is_as_the_file_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path(), EVERYTHING);
+        let (port, dpaa2) = port_of(&config);
+        let local = tokio::task::LocalSet::new();
+        local
+            .run_until(async {
+                let hardware = Hardware::new(config.fslmc.as_ref(), vec![0, 1]);
+                let opened = hardware.open_port(port, dpaa2).unwrap();
+                let status = opened.handle().status().unwrap();
+                let Dpaa2Status { mac, frame_max, unicast_promiscuous, multicast_promiscuous, .. } = status;
+                assert_eq!((mac, frame_max), ([2, 0, 0, 0, 0, 0x77], 9022));
+                assert!(!unicast_promiscuous && !multicast_promiscuous);
+                let queues = opened.into_queues();
+                assert_eq!((queues.rx.len(), queues.tx.len()), (4, 4));
+                assert!(queues.tx.iter().all(|of_each| of_each.len() == 2), "an object for each worker");
+            })
+            .await;
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn too_few_portals_for_the_workers_are_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path(), "");
+        let (port, dpaa2) = port_of(&config);
+        let local = tokio::task::LocalSet::new();
+        local
+            .run_until(async {
+                let hardware = Hardware::new(config.fslmc.as_ref(), vec![0, 1, 2]);
+                let error = hardware.open_port(port, dpaa2).err().expect("4 portals are needed").to_string();
+                assert!(error.contains("no free dpio: each worker needs one"), "{error}");
+            })
+            .await;
     }
 }

@@ -202,9 +202,14 @@ impl OpenPort {
             OpenDriver::Dpaa2(port) => {
                 let handle = port.handle();
                 let queues = port.into_queues();
-                for (queue, (rx, tx)) in queues.rx.into_iter().zip(queues.tx).enumerate() {
-                    attach(plane, id, queue as u16, rx, tx);
+                let mut plane_now = plane.borrow_mut();
+                for (queue, tx) in queues.tx.into_iter().enumerate() {
+                    plane_now.attach_tx_of_each_worker(id, queue as u16, tx);
                 }
+                for (queue, rx) in queues.rx.into_iter().enumerate() {
+                    plane_now.attach_rx(id, queue as u16, rx);
+                }
+                drop(plane_now);
                 RunningDriver::Dpaa2(RunningDpaa2::new(&self.config.name, id, handle, plane))
             }
             OpenDriver::Queues { rx, tx, then } => {

@@ -132,7 +132,7 @@ impl Switch {
             started: Instant::now(),
             notices,
             guests: Guests::none(),
-            hardware: Hardware::new(config.fslmc.as_ref()),
+            hardware: Hardware::new(config.fslmc.as_ref(), setup.cores),
             changing: Arc::default(),
             is_handed_over: false,
             taken_over: None,

@@ -9,7 +9,7 @@ use lab::{run_to_end, target_dir, workspace_root};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// A rise above this is pointed out.
@@ -36,29 +36,11 @@ pub struct Instructions {
 /// When valgrind or the program fail, or the file cannot be read.
 pub fn count_instructions() -> Result<Instructions> {
     let mut counted = Instructions::default();
-    let dir = tempfile::tempdir()?;
     for ring in ["split", "packed"] {
         for rules in ["p2p", "normal"] {
             for (size, bytes) in [("64", 64), ("1518", 1514)] {
-                let out = dir.path().join("callgrind.out");
                 let program = target_dir().join("release/bench_turns");
-                let text = run_to_end(
-                    "valgrind",
-                    &[
-                        "--tool=callgrind",
-                        "--log-fd=1",
-                        &format!("--callgrind-out-file={}", out.display()),
-                        "--collect-atstart=no",
-                        &format!("--toggle-collect={COUNTED}"),
-                        &program.to_string_lossy(),
-                        ring,
-                        rules,
-                        &bytes.to_string(),
-                        &FRAMES.to_string(),
-                    ],
-                    LIMIT,
-                )?;
-                let total = collected(&text).with_context(|| format!("no count in:\n{text}"))?;
+                let total = count(&program, &[], &[ring, rules, &bytes.to_string(), &FRAMES.to_string()])?;
                 counted
                     .per_frame
                     .insert(format!("{size}-{ring}-{rules}"), round(total as f64 / FRAMES as f64));
@@ -71,6 +53,25 @@ pub fn count_instructions() -> Result<Instructions> {
         counted.kept = kept.per_frame;
     }
     Ok(counted)
+}
+
+/// Counts the instructions that a program executes inside its function `counted_turn`, without those inside the functions
+/// that match a pattern of `excluded`.
+///
+/// # Errors
+/// When valgrind or the program fail.
+pub(crate) fn count(program: &Path, excluded: &[&str], arguments: &[&str]) -> Result<u64> {
+    let dir = tempfile::tempdir()?;
+    let out = format!("--callgrind-out-file={}", dir.path().join("callgrind.out").display());
+    let toggles: Vec<String> =
+        [COUNTED].iter().chain(excluded).map(|pattern| format!("--toggle-collect={pattern}")).collect();
+    let program = program.to_string_lossy();
+    let mut all = vec!["--tool=callgrind", "--log-fd=1", &out, "--collect-atstart=no"];
+    all.extend(toggles.iter().map(String::as_str));
+    all.push(&program);
+    all.extend(arguments);
+    let text = run_to_end("valgrind", &all, LIMIT)?;
+    collected(&text).with_context(|| format!("no count in:\n{text}"))
 }
 
 impl Instructions {

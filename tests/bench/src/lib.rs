@@ -18,6 +18,7 @@
 
 mod cases;
 mod changes;
+mod dpaa2;
 mod fairness;
 mod forwarding;
 mod idle;
@@ -32,6 +33,7 @@ mod section;
 mod stream;
 pub mod traffic;
 
+pub use dpaa2::{Dpaa2Report, run as run_dpaa2};
 pub use instructions::{Instructions, count_instructions};
 pub use report::Report;
 

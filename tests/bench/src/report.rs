@@ -53,7 +53,7 @@ struct Row {
 
 /// Where and when.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Machine {
+pub(crate) struct Machine {
     processor: String,
     kernel: String,
     /// Day of the measurement, UTC, as `2026-11-21`.
@@ -103,7 +103,7 @@ impl Report {
             }
         });
         Self {
-            machine: Machine::this(bench),
+            machine: Machine::of(&bench.options.command, bench.pages),
             cases: rows.collect(),
             left_out: results.left_out,
             failures: results.failures.clone(),
@@ -153,17 +153,9 @@ impl Report {
     /// The tables for docs/benchmarks.md.
     pub fn markdown(&self) -> String {
         let mut text = String::new();
-        let machine = &self.machine;
         // Writing to a String cannot fail.
         let mut line = |line: std::fmt::Arguments<'_>| writeln!(text, "{line}").expect("memory");
-        line(format_args!(
-            "{}, {}, Linux {}, {}; `{}`",
-            machine.date,
-            machine.processor,
-            machine.kernel,
-            machine.pages_text(),
-            machine.command
-        ));
+        line(format_args!("{}", self.machine));
         for (section, rows) in self.sections() {
             line(format_args!("\n### {}\n\n{}\n", section.title, section.note));
             let titles: String =
@@ -250,7 +242,8 @@ impl Spread {
 }
 
 impl Machine {
-    fn this(bench: &Bench<'_>) -> Self {
+    /// This one, now.
+    pub(crate) fn of(command: &str, pages: Pages) -> Self {
         let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = cpu
             .lines()
@@ -264,8 +257,8 @@ impl Machine {
             kernel: kernel.trim().to_owned(),
             date: date_of(unix_time_s),
             unix_time_s,
-            pages: bench.pages,
-            command: bench.options.command.clone(),
+            pages,
+            command: command.to_owned(),
         }
     }
 
@@ -274,6 +267,14 @@ impl Machine {
             Pages::Huge => "2 MiB pages",
             Pages::Small => "4 KiB pages",
         }
+    }
+}
+
+/// As it stands above tables.
+impl fmt::Display for Machine {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { date, processor, kernel, command, .. } = self;
+        write!(out, "{date}, {processor}, Linux {kernel}, {}; `{command}`", self.pages_text())
     }
 }
 

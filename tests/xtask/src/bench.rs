@@ -10,7 +10,10 @@ use crate::{Through, cargo};
 
 /// What to measure and where to put it.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Arguments {
+    #[command(subcommand)]
+    part: Option<Part>,
     /// A few cases, fewer runs: under five minutes.
     #[arg(long)]
     quick: bool,
@@ -47,11 +50,26 @@ pub struct Arguments {
     markdown: Vec<PathBuf>,
 }
 
+/// A benchmark of its own.
+#[derive(clap::Subcommand)]
+enum Part {
+    /// What DPAA2 drivers cost, ours and DPDK's on the same model of the hardware: stores to the device, cache lines,
+    /// instructions; frames a second of whole switches on it.
+    Dpaa2 {
+        /// Writes every figure to this file.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+}
+
 /// Measures, prints the table and writes the file.
 ///
 /// # Errors
 /// When a package, the build or a system under test fails, or a file cannot be read or written.
 pub fn run(arguments: &Arguments) -> Result<()> {
+    if let Some(Part::Dpaa2 { json }) = &arguments.part {
+        return dpaa2(json.as_deref());
+    }
     if arguments.list {
         println!("{}", bench::names().join("\n"));
         return Ok(());
@@ -71,13 +89,34 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     measure(arguments)
 }
 
+fn dpaa2(json: Option<&Path>) -> Result<()> {
+    packages::ensure(&[packages::FOR_TESTS, packages::FOR_BENCH].concat())?;
+    cargo::build_release("bench_load")?;
+    cargo::build_release("dpaa2_shim")?;
+    cargo::build_ringway()?;
+    let report = bench::run_dpaa2(&typed())?;
+    print!("{report}");
+    if let Some(file) = json {
+        write(file, &report)?;
+    }
+    if report.has_failures() {
+        bail!("not everything could be measured, or our driver costs more than DPDK's somewhere");
+    }
+    Ok(())
+}
+
+/// The command, for the report.
+fn typed() -> String {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    format!("cargo xtask {}", words.join(" "))
+}
+
 fn measure(arguments: &Arguments) -> Result<()> {
     let mut systems: Vec<System> = arguments.systems.iter().map(|&system| system.into()).collect();
     if systems.is_empty() {
         systems = vec![System::Ringway, System::OvsDpdk, System::Testpmd];
     }
     cargo::build_ringway()?;
-    let words: Vec<String> = std::env::args().skip(1).collect();
     let options = Options {
         systems,
         quick: arguments.quick,
@@ -86,7 +125,7 @@ fn measure(arguments: &Arguments) -> Result<()> {
         switch_core: arguments.switch_core,
         load_core: arguments.load_core,
         huge_pages: !arguments.small_pages,
-        command: format!("cargo xtask {}", words.join(" ")),
+        command: typed(),
     };
     let report = bench::run(&options, |report| match &arguments.json {
         Some(file) => write(file, report),
@@ -99,7 +138,7 @@ fn measure(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-fn write(file: &Path, report: &Report) -> Result<()> {
+fn write(file: &Path, report: &impl serde::Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(report)? + "\n";
     std::fs::write(file, text).with_context(|| format!("writing {}", file.display()))
 }

@@ -69,6 +69,20 @@ impl SocVersion {
         self.svr.get() & soc_family::MASK
     }
 
+    /// The number by which a portal is told to write near this core ("set stashing destination"): that of its cluster.
+    /// `None` where it isn't known.
+    ///
+    /// Source: Linux, drivers/soc/fsl/dpio/dpio-driver.c (DPDK counts the clusters of LS2088A from 4).
+    pub const fn stashing_destination(&self, core: usize) -> Option<u8> {
+        let (first, cores) = match self.family() {
+            soc_family::LX2160A | soc_family::LS2080A | soc_family::LS2088A => (0, 2),
+            soc_family::LS1088A => (2, 4),
+            _ => return None,
+        };
+        let cluster = first + core / cores;
+        if cluster <= u8::MAX as usize { Some(cluster as u8) } else { None }
+    }
+
     /// The family's name, if it is a known one.
     pub const fn name(&self) -> Option<&'static str> {
         match self.family() {

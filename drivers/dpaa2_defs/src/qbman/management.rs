@@ -10,6 +10,9 @@ use super::release::BUFFERS_MAX;
 pub trait Command: IntoBytes + Immutable {
     /// Verb without valid bit.
     const VERB: u8;
+    /// Words of 64 bits, from the first on, that hardware looks at: the line's other ones need not be written (DPDK's
+    /// `qbman_portal.c` leaves in them what was there).
+    const WORDS: usize;
     /// The response's layout.
     type Response: FromBytes + KnownLayout + Immutable;
 }
@@ -237,22 +240,23 @@ const _: () = assert!(core::mem::offset_of!(Acquired, buffers) == 8);
 const _: () = assert!(core::mem::offset_of!(ConfigureChannel, context) == 8);
 
 macro_rules! commands {
-    ($($command:ty: $verb:expr => $response:ty,)+) => {$(
+    ($($command:ty: $verb:expr, $words:literal => $response:ty,)+) => {$(
         const _: () = assert!(size_of::<$command>() == super::LINE_BYTES);
         const _: () = assert!(size_of::<$response>() == super::LINE_BYTES);
         impl Command for $command {
             const VERB: u8 = $verb;
+            const WORDS: usize = $words;
             type Response = $response;
         }
     )+};
 }
 
 commands! {
-    Acquire: VERB_ACQUIRE => Acquired,
-    ConfigureChannel: VERB_CHANNEL => ChannelConfigured,
-    QueryFqState: VERB_QUERY_FQ_STATE => FqState,
-    ScheduleFq: VERB_FQ_SCHEDULE => Done,
-    QueryPool: VERB_QUERY_POOL => PoolState,
+    Acquire: VERB_ACQUIRE, 1 => Acquired,
+    ConfigureChannel: VERB_CHANNEL, 2 => ChannelConfigured,
+    QueryFqState: VERB_QUERY_FQ_STATE, 1 => FqState,
+    ScheduleFq: VERB_FQ_SCHEDULE, 1 => Done,
+    QueryPool: VERB_QUERY_POOL, 1 => PoolState,
 }
 
 impl Acquire {

@@ -10,7 +10,7 @@ use port::{DropReason, PortCounters, QueueFault, Received, RxQueue, Selection, T
 
 pub const SOCS: [&str; 3] = ["lx2160a", "ls2088a", "ls1088a"];
 
-/// A board: `dpni.1` and `dpni.2` on `dpmac.1` and `dpmac.2`.
+/// A board with three workers: `dpni.1` and `dpni.2` on `dpmac.1` and `dpmac.2`.
 pub struct Board {
     pub model: SharedModel,
     pub hardware: Dpaa2<ModelBus>,
@@ -58,7 +58,7 @@ impl Board {
         let description = Description::from_toml(&text).unwrap();
         let model = Model::new(&description).unwrap().share();
         let bus = ModelBus::open(model.clone(), 2).unwrap();
-        let hardware = Dpaa2::open(bus).unwrap();
+        let hardware = Dpaa2::open(bus, &[0, 1, 2]).unwrap();
         Board { model, hardware }
     }
 
@@ -71,10 +71,18 @@ impl Board {
         self.port_with(small(dpni))
     }
 
+    /// Each interface has a worker of its own, so that they can be polled one without the other.
     pub fn port_with(&self, config: PortConfig) -> TestPort {
+        self.port_on(config.dpni as usize - 1, config)
+    }
+
+    /// Opens a port that this worker serves.
+    pub fn port_on(&self, worker: usize, config: PortConfig) -> TestPort {
         let port = self.hardware.open_port(&config).unwrap_or_else(|error| panic!("{error}"));
         let handle = port.handle();
-        let dpaa2_port::Dpaa2Queues { rx, tx } = port.into_queues();
+        let dpaa2_port::Dpaa2Queues { mut rx, tx } = port.into_queues();
+        rx.iter_mut().for_each(|queue| queue.assign(worker));
+        let tx = tx.into_iter().map(|mut of_each| of_each.swap_remove(worker)).collect();
         TestPort { handle, rx, tx, counters: Arc::default() }
     }
 

@@ -71,6 +71,27 @@ impl Window for MmioWindow {
         // SAFETY: as in `write32`.
         unsafe { self.at::<u64>(offset).write_volatile(value.to_le()) }
     }
+
+    /// A store to a register window leaves the processor at once and alone, so half as many cost half as much. Volatile
+    /// accesses of 128 bits aren't promised to be one instruction; these are.
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    #[inline(always)]
+    fn write128(&self, offset: usize, words: [u64; 2]) {
+        let to = self.at::<u128>(offset);
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as in `write32`; the address is a multiple of 16, and SSE2 is part of the architecture.
+        unsafe {
+            let value = std::arch::x86_64::_mm_set_epi64x(words[1] as i64, words[0] as i64);
+            std::arch::asm!("movdqa xmmword ptr [{to}], {value}", to = in(reg) to, value = in(xmm_reg) value,
+                options(nostack, preserves_flags));
+        }
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as in `write32`.
+        unsafe {
+            std::arch::asm!("stp {first}, {second}, [{to}]", to = in(reg) to, first = in(reg) words[0].to_le(),
+                second = in(reg) words[1].to_le(), options(nostack, preserves_flags));
+        }
+    }
 }
 
 impl Drop for MmioWindow {
@@ -97,6 +118,11 @@ mod tests {
         window.write_words(64, &[0x0807_0605_0403_0201, 0x1817_1615_1413_1211]);
         assert_eq!(window.read32(64), 0x0403_0201);
         assert_eq!(window.read_words(64), [0x0807_0605_0403_0201, 0x1817_1615_1413_1211]);
+        window.write128(128, [0x2827_2625_2423_2221, 0x3837_3635_3433_3231]);
+        assert_eq!((window.read32(128), window.read32(140)), (0x2423_2221, 0x3837_3635));
+        // From an odd word on, and an even number of them left.
+        window.write_words(200, &[1, 2, 3, 4]);
+        assert_eq!(window.read_words(192), [0, 1, 2, 3, 4, 0]);
         window.write32(4092, 7);
         assert_eq!(window.read64(4088), 7 << 32);
     }

@@ -19,6 +19,8 @@ const MC_MINOR_MIN: u32 = 32;
 /// What the ports of a configuration take.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Needs {
+    /// Workers that serve them.
+    workers: u32,
     /// Queue pairs of all of them.
     queues: u32,
     /// Their interfaces and pools, each once.
@@ -39,7 +41,7 @@ impl Needs {
         }
         objects.sort_unstable();
         objects.dedup();
-        Self { queues, objects }
+        Self { workers: config.workers.cores.len() as u32, queues, objects }
     }
 
     fn count(&self, object_type: ObjectType) -> u32 {
@@ -138,12 +140,13 @@ impl Report {
         let name = container.bus().container();
         let interfaces = container.ids(ObjectType::DPNI).count() as u32;
         let queues = needs.map_or(interfaces, |needs| needs.queues).max(1);
+        let workers = needs.map_or(1, |needs| needs.workers);
         let pools = needs.map_or(1, |needs| needs.count(ObjectType::DPBP));
         for (object_type, needed, why) in [
             (
                 ObjectType::DPIO,
-                1 + 2 * queues,
-                format!("one for the control thread, two for each of {queues} queue pairs"),
+                1 + workers,
+                format!("one for the control thread, one for each of {workers} workers"),
             ),
             (ObjectType::DPBP, pools, "for the buffers".into()),
             (ObjectType::DPMCP, 1, "to carry commands".into()),
@@ -264,12 +267,12 @@ mod tests {
 
     #[test]
     fn too_few_portals_and_pools_are_counted_and_said_how_to_make() {
-        let board = BOARD.replace("dpio = 5", "dpio = 4").replace("dpbp = 2", "dpbp = 0");
+        let board = BOARD.replace("dpio = 5", "dpio = 1").replace("dpbp = 2", "dpbp = 0");
         let report = report(&board, None);
         assert!(!report.is_good());
         let errors = lines(&report, Level::Error);
         assert_eq!(errors.len(), 2, "{report}");
-        assert!(errors[0].starts_with("dprc.2 has 4 of dpio, 5 needed"), "{report}");
+        assert!(errors[0].starts_with("dprc.2 has 1 of dpio, 2 needed"), "{report}");
         assert!(errors[1].starts_with("dprc.2 has 0 of dpbp, 1 needed"), "{report}");
         let text = report.to_string();
         assert!(text.contains("once: `restool dpio create --channel-mode=DPIO_LOCAL_CHANNEL"), "{text}");
@@ -285,6 +288,7 @@ mod tests {
     #[test]
     fn what_a_file_names_must_be_there() {
         let file = r#"
+            workers = { cores = [0, 1, 2, 3, 4, 5] }
             fslmc = { bus = "vfio", container = "dprc.2" }
             bridge = [{ name = "br0" }]
             [[port]]
@@ -304,10 +308,10 @@ mod tests {
         "#;
         let config = switch_config::parse(file, &switch_config::Context::default()).expect("right");
         let needs = Needs::of(&config);
-        assert_eq!(needs.queues, 4);
+        assert_eq!((needs.workers, needs.queues), (6, 4));
         let report = report(BOARD, Some(&needs));
         let errors = lines(&report, Level::Error);
-        assert!(errors[0].starts_with("dprc.2 has 5 of dpio, 9 needed"), "{report}");
+        assert!(errors[0].starts_with("dprc.2 has 5 of dpio, 7 needed"), "{report}");
         assert_eq!(
             errors[1..],
             [

@@ -52,6 +52,11 @@ pub enum PortKind {
         /// Whether the switch listens (else it connects, and reconnects).
         listens: bool,
     },
+    /// A DPAA2 interface of container dprc.2.
+    Dpni {
+        /// Its number.
+        number: u32,
+    },
     /// A kernel interface named like the port.
     Tap {
         /// Namespace it lies in.

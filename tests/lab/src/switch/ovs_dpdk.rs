@@ -44,13 +44,24 @@ impl OvsDpdk {
     /// # Errors
     /// As [`OvsDpdk::start`].
     pub fn start_with(plan: &Plan, settings: &[&str]) -> Result<Self> {
+        Self::start_below(plan, settings, &[])
+    }
+
+    /// As [`OvsDpdk::start_with`], with these variables (`NAME=value`) in the daemon's environment.
+    ///
+    /// # Errors
+    /// As [`OvsDpdk::start`].
+    pub fn start_below(plan: &Plan, settings: &[&str], environment: &[String]) -> Result<Self> {
         let dir = plan.dir.clone();
         let database = start_database(&dir)?;
         configure(&dir, plan, settings)?;
+        let run_dir = format!("OVS_RUNDIR={}", dir.display());
+        let wrap: Vec<&str> =
+            ["env", &run_dir].into_iter().chain(environment.iter().map(String::as_str)).collect();
         let daemon = Process::start_as(
             "ovs-vswitchd",
             &dir,
-            &["env", &format!("OVS_RUNDIR={}", dir.display())],
+            &wrap,
             DAEMON,
             &[
                 database_address(&dir),
@@ -68,16 +79,18 @@ impl OvsDpdk {
         let mut args = vec!["add-br".to_owned(), BRIDGE.into()];
         args.extend(["--", "set", "bridge", BRIDGE, "datapath_type=netdev"].map(String::from));
         for (index, port) in plan.ports.iter().enumerate() {
-            let PortKind::VhostUser { listens } = port.kind else {
-                bail!("OVS-DPDK is set up with vhost-user ports only")
-            };
             args.extend(["--", "add-port", BRIDGE, &port.name].map(String::from));
             args.extend(["--", "set", "Interface", &port.name].map(String::from));
-            if listens {
-                args.push("type=dpdkvhostuser".into());
-            } else {
-                args.push("type=dpdkvhostuserclient".into());
-                args.push(format!("options:vhost-server-path={}", plan.socket(index).display()));
+            match port.kind {
+                PortKind::VhostUser { listens: true } => args.push("type=dpdkvhostuser".into()),
+                PortKind::VhostUser { listens: false } => {
+                    args.push("type=dpdkvhostuserclient".into());
+                    args.push(format!("options:vhost-server-path={}", plan.socket(index).display()));
+                }
+                PortKind::Dpni { number } => {
+                    args.extend(["type=dpdk".into(), format!("options:dpdk-devargs=fslmc:dpni.{number}")]);
+                }
+                PortKind::Tap { .. } => bail!("OVS-DPDK is not asked to serve TAP devices"),
             }
             args.push(format!("mtu_request={}", port.mtu));
             // Counters are shown by number, and ports added together are numbered in no particular order.
