@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use dpaa2_defs::mc::dpni::LinkState;
-use dpaa2_mc::{Dpni, McError, State};
+use dpaa2_mc::{Dpni, McError, QueueId, State};
 use fslmc_bus::Bus;
 
-use crate::Dpaa2Error;
+use crate::open::{limit, limit_rate};
 use crate::port::{Interface, Shared, with_dpni};
+use crate::{ClassTable, Dpaa2Error, FlowTable, TxRate};
 
 /// The control side of an open interface. Clones refer to the same one and keep it open.
 #[derive(Clone)]
@@ -53,6 +54,10 @@ pub(crate) trait Control: Send + Sync {
     fn remove_mac(&self, mac: [u8; 6]) -> Result<(), Dpaa2Error>;
     fn set_vlans(&self, vlans: Option<&[u16]>) -> Result<(), Dpaa2Error>;
     fn set_frame_max(&self, bytes: u16) -> Result<(), Dpaa2Error>;
+    fn set_class_table(&self, table: Option<&ClassTable>) -> Result<(), Dpaa2Error>;
+    fn set_flow_table(&self, class: u8, table: Option<&FlowTable>) -> Result<(), Dpaa2Error>;
+    fn set_rx_queue_bytes(&self, class: u8, bytes: u32) -> Result<(), Dpaa2Error>;
+    fn set_tx_rate(&self, rate: Option<TxRate>) -> Result<(), Dpaa2Error>;
     fn stop(&self);
 }
 
@@ -137,6 +142,40 @@ impl Dpaa2Handle {
         self.0.set_frame_max(bytes)
     }
 
+    /// Puts a table in force that gives received frames their traffic class, or none. Entries that stay as they are keep
+    /// working meanwhile.
+    ///
+    /// # Errors
+    /// The table doesn't fit the interface: nothing has changed. The firmware refuses: set one again.
+    pub fn set_class_table(&self, table: Option<&ClassTable>) -> Result<(), Dpaa2Error> {
+        self.0.set_class_table(table)
+    }
+
+    /// Puts a table in force that gives frames of a class their queue, or none. Entries that stay as they are keep
+    /// working meanwhile.
+    ///
+    /// # Errors
+    /// As [`set_class_table`](Self::set_class_table).
+    pub fn set_flow_table(&self, class: u8, table: Option<&FlowTable>) -> Result<(), Dpaa2Error> {
+        self.0.set_flow_table(class, table)
+    }
+
+    /// Changes how many bytes may wait in each receive queue of a class.
+    ///
+    /// # Errors
+    /// There is no such class, or the firmware refuses.
+    pub fn set_rx_queue_bytes(&self, class: u8, bytes: u32) -> Result<(), Dpaa2Error> {
+        self.0.set_rx_queue_bytes(class, bytes)
+    }
+
+    /// Limits transmission, or no longer. The interface must be connected to a MAC.
+    ///
+    /// # Errors
+    /// The firmware refuses.
+    pub fn set_tx_rate(&self, rate: Option<TxRate>) -> Result<(), Dpaa2Error> {
+        self.0.set_tx_rate(rate)
+    }
+
     /// Stops the interface before its queues are taken from the workers: nothing is received any more. It is started
     /// again by opening the port again.
     pub fn stop(&self) {
@@ -199,6 +238,32 @@ impl<B: Bus> Control for Shared<B> {
         with_dpni!(self, dpni => dpni.set_max_frame_length(bytes))?;
         self.frame_max.store(bytes.into(), Ordering::Relaxed);
         Ok(())
+    }
+
+    fn set_class_table(&self, table: Option<&ClassTable>) -> Result<(), Dpaa2Error> {
+        with_dpni!(self, dpni => self.steering().set_classes(dpni, &self.rx_classes, table))
+    }
+
+    fn set_flow_table(&self, class: u8, table: Option<&FlowTable>) -> Result<(), Dpaa2Error> {
+        with_dpni!(self, dpni => self.steering().set_flows(dpni, &self.rx_classes, class, table))
+    }
+
+    fn set_rx_queue_bytes(&self, class: u8, bytes: u32) -> Result<(), Dpaa2Error> {
+        let has = self.rx_classes.get(usize::from(class));
+        with_dpni!(self, dpni => {
+            let wrong = || Dpaa2Error::Config {
+                object: dpni.object(),
+                what: format!("class {class}; it has {}", self.rx_classes.len()),
+            };
+            for index in 0..has.ok_or_else(wrong)?.queues {
+                dpni.set_taildrop(QueueId::rx(class, index as u8), limit(bytes))?;
+            }
+            Ok(())
+        })
+    }
+
+    fn set_tx_rate(&self, rate: Option<TxRate>) -> Result<(), Dpaa2Error> {
+        with_dpni!(self, dpni => Ok(limit_rate(dpni, rate)?))
     }
 
     fn stop(&self) {

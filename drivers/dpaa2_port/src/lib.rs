@@ -55,9 +55,14 @@ mod open;
 mod port;
 mod returns;
 mod rx;
+mod steering;
 mod tx;
 
 pub use error::Dpaa2Error;
 pub use handle::{Dpaa2Handle, Dpaa2Status, LinkStatus};
 pub use hardware::{Dpaa2, PoolAccount, PoolConfig};
-pub use open::{Dpaa2Port, Dpaa2Queues, PoolUse, PortConfig};
+pub use open::{Dpaa2Port, Dpaa2Queues, PoolUse, PortConfig, RxClass, TxRate, TxShare};
+pub use steering::{ClassEntry, ClassTable, FlowEntry, FlowTable, Match, Miss};
+
+#[doc(no_inline)]
+pub use dpaa2_defs::classify;

@@ -5,17 +5,16 @@ use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 
 use dpaa2_defs::annotation::fas;
-use dpaa2_defs::classify::{KeyConfig, five_tuple};
+use dpaa2_defs::classify::{Extract, five_tuple};
 use dpaa2_defs::mc::dpni::{
     self, ConfirmationMode, CongestionPoint, ErrorAction, Offload, QueueType, SetCongestionNotification,
-    SetTxPriorities, Units, congestion_mode, event, stash,
+    SetTxPriorities, SetTxShaping, Units, congestion_mode, event, stash,
 };
 use dpaa2_defs::mc::object::{ObjectId, ObjectType};
-use dpaa2_mc::{BufferLayout, Disabled, Dpni, PoolBinding, QueueId, QueueTarget, Taildrop};
+use dpaa2_mc::{BufferLayout, Disabled, Dpni, McError, PoolBinding, QueueId, QueueTarget, State, Taildrop};
 use dpaa2_qbman::{Results, Source};
-use fslmc_bus::{Bus, BusError, Device, DmaMemory, Interrupt, barrier};
+use fslmc_bus::{Bus, BusError, Device, DmaMemory, Interrupt};
 use port::{RxQueue, TxQueue};
-use zerocopy::IntoBytes;
 
 use crate::buffers::{Buffers, DATA_OFFSET, PoolSet};
 use crate::channel::Channel;
@@ -25,6 +24,7 @@ use crate::hardware::{Dpaa2, Inner};
 use crate::io::{Io, Use};
 use crate::port::{Interface, LinkWatch, Shared};
 use crate::rx::{Dpaa2Rx, RxParts};
+use crate::steering::{CLASSES_MAX, ClassTable, FlowTable, Steering};
 use crate::tx::{Dpaa2Tx, TxParts};
 use crate::{Dpaa2Error, PoolConfig};
 
@@ -43,18 +43,27 @@ const TAILDROP_OVERHEAD: i16 = 128;
 const DISTRIBUTION_SIZES: [u16; 14] = [1, 2, 3, 4, 6, 7, 8, 12, 14, 16, 24, 28, 32, 48];
 /// WRIOP versions that want data at multiples of 256: unknown and 1.0.0 (Linux' `dpaa2-eth.c`).
 const OLD_WRIOP: [u16; 2] = [0, 0x400];
-/// The weight of each transmit queue: they share the wire equally.
+/// The weight of transmit classes without a queue.
 const TX_WEIGHT: u16 = 100;
+/// How a transmit class of weighted group A is marked.
+const WEIGHTED_A: u8 = 1;
 
 /// How an interface is to be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortConfig {
     /// Number of the DPNI.
     pub dpni: u32,
-    /// Receive queues; frames are spread over them by a hash of addresses and ports.
-    pub rx_queues: u16,
-    /// Transmit queues: one of each of the first traffic classes, all with the same share of the wire.
-    pub tx_queues: u16,
+    /// Traffic classes of reception, the first ones the interface has: 1 to 8. The port's receive queues are those of
+    /// class 0, then those of class 1, and so on.
+    pub rx_classes: Vec<RxClass>,
+    /// How frames get their class. `None`: all are of class 0.
+    pub class_table: Option<ClassTable>,
+    /// Tables that choose queues in a class, with their class.
+    pub flow_tables: Vec<(u8, FlowTable)>,
+    /// Transmit queues, each a traffic class of its own: how they share the wire. 1 to 8.
+    pub tx_classes: Vec<TxShare>,
+    /// The rate that transmission is limited to.
+    pub tx_rate: Option<TxRate>,
     /// Pools for received frames, filled as they say: 1 to 8.
     pub rx_pools: Vec<PoolUse>,
     /// The pool for frames that are copied to be sent. `None`: the first of those for received ones.
@@ -69,10 +78,44 @@ pub struct PortConfig {
     pub vlans: Option<Vec<u16>>,
     /// Whether hardware checks the checksums of received frames and writes those of sent ones.
     pub checksums: bool,
-    /// Bytes that may wait in a receive queue before frames are dropped.
-    pub rx_queue_bytes: u32,
     /// For each receive queue, near which core hardware puts what it gets, as "set stashing destination" counts.
     pub stash_to: Vec<u8>,
+}
+
+/// A traffic class of reception.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RxClass {
+    /// Its receive queues.
+    pub queues: u16,
+    /// The header fields whose hash spreads its frames over them; without any, all go to the first.
+    pub spread_by: Vec<Extract>,
+    /// Bytes that may wait in each of its queues before frames are dropped.
+    pub queue_bytes: u32,
+}
+
+impl RxClass {
+    /// So many queues with flows spread over them, 1 MiB in each.
+    pub fn new(queues: u16) -> RxClass {
+        RxClass { queues, spread_by: five_tuple().to_vec(), queue_bytes: 1 << 20 }
+    }
+}
+
+/// How a transmit queue shares the wire with the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TxShare {
+    /// It goes before all queues behind it.
+    Strict,
+    /// It gets this part of what the strict ones leave, relative to the others: 100 to 10,000.
+    Weight(u16),
+}
+
+/// A limit of transmission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TxRate {
+    /// Mbit/s.
+    pub mbps: u32,
+    /// Bytes that may go at once.
+    pub burst_bytes: u16,
 }
 
 /// A pool for received frames.
@@ -86,12 +129,15 @@ pub struct PoolUse {
 
 impl PortConfig {
     /// The defaults: one queue each way, one pool (`dpbp`) for both, frames of up to 1,522 bytes, promiscuous, checksums
-    /// in hardware, 1 MiB per receive queue.
+    /// in hardware.
     pub fn new(dpni: u32, dpbp: u32) -> PortConfig {
         PortConfig {
             dpni,
-            rx_queues: 1,
-            tx_queues: 1,
+            rx_classes: vec![RxClass::new(1)],
+            class_table: None,
+            flow_tables: vec![],
+            tx_classes: vec![TxShare::EQUAL],
+            tx_rate: None,
             rx_pools: vec![PoolUse { pool: PoolConfig::new(dpbp), classes: 0 }],
             tx_pool: None,
             mac: None,
@@ -99,24 +145,20 @@ impl PortConfig {
             promiscuous: true,
             vlans: None,
             checksums: true,
-            rx_queue_bytes: 1 << 20,
             stash_to: vec![],
         }
     }
 
     /// What of this an interface can't be.
     fn check(&self, has: &dpni::Attributes) -> Result<(), String> {
-        let rx_max = u16::from(has.queues).min(*DISTRIBUTION_SIZES.last().expect("there are some"));
-        if !(1..=rx_max).contains(&self.rx_queues) || !DISTRIBUTION_SIZES.contains(&self.rx_queues) {
-            let sizes: Vec<_> =
-                DISTRIBUTION_SIZES.iter().filter(|&&n| n <= rx_max).map(u16::to_string).collect();
-            let sizes = sizes.join(", ");
-            return Err(format!("{} receive queues; it can have {sizes}", self.rx_queues));
+        let classes = self.rx_classes.len();
+        if !(1..=usize::from(has.rx_tcs).min(CLASSES_MAX)).contains(&classes) {
+            return Err(format!("{classes} traffic classes; it can have 1 to {}", has.rx_tcs));
         }
-        let tx_max = u16::from(has.tx_tcs).min(8);
-        if !(1..=tx_max).contains(&self.tx_queues) {
-            return Err(format!("{} transmit queues; it can have 1 to {tx_max}", self.tx_queues));
+        for class in &self.rx_classes {
+            class.check(has)?;
         }
+        self.check_tx(has)?;
         if !(1..=dpni::POOLS_MAX).contains(&self.rx_pools.len()) {
             return Err(format!("{} pools; it can have 1 to {}", self.rx_pools.len(), dpni::POOLS_MAX));
         }
@@ -129,6 +171,52 @@ impl PortConfig {
         }
         Ok(())
     }
+}
+
+impl PortConfig {
+    fn check_tx(&self, has: &dpni::Attributes) -> Result<(), String> {
+        let tx_max = u16::from(has.tx_tcs).min(8);
+        if !(1..=tx_max.into()).contains(&self.tx_classes.len()) {
+            return Err(format!("{} transmit queues; it can have 1 to {tx_max}", self.tx_classes.len()));
+        }
+        let weights = self.tx_classes.iter().filter_map(|share| match share {
+            TxShare::Strict => None,
+            TxShare::Weight(weight) => Some(*weight),
+        });
+        for weight in weights {
+            if !TxShare::WEIGHTS.contains(&weight) {
+                return Err(format!(
+                    "a transmit queue with weight {weight}; allowed are {:?}",
+                    TxShare::WEIGHTS
+                ));
+            }
+        }
+        let first_weighted = self.tx_classes.iter().position(|share| *share != TxShare::Strict);
+        let behind = &self.tx_classes[first_weighted.unwrap_or(self.tx_classes.len())..];
+        if behind.contains(&TxShare::Strict) {
+            return Err("a strict transmit queue behind a weighted one; strict ones come first".to_owned());
+        }
+        Ok(())
+    }
+}
+
+impl RxClass {
+    fn check(&self, has: &dpni::Attributes) -> Result<(), String> {
+        let max = u16::from(has.queues).min(*DISTRIBUTION_SIZES.last().expect("there are some"));
+        if !(1..=max).contains(&self.queues) || !DISTRIBUTION_SIZES.contains(&self.queues) {
+            let sizes: Vec<_> =
+                DISTRIBUTION_SIZES.iter().filter(|&&n| n <= max).map(u16::to_string).collect();
+            return Err(format!("{} receive queues; it can have {}", self.queues, sizes.join(", ")));
+        }
+        Ok(())
+    }
+}
+
+impl TxShare {
+    /// The same as all others that have it.
+    pub const EQUAL: TxShare = TxShare::Weight(100);
+    /// What a weight can be.
+    const WEIGHTS: std::ops::RangeInclusive<u16> = 100..=10_000;
 }
 
 /// An interface that is open and enabled, and whose queues nobody polls yet.
@@ -176,11 +264,15 @@ impl<B: Bus> Dpaa2<B> {
         let (rx_pools, tx_pool) = opening.set_buffers(&attributes)?;
         opening.set_filters()?;
         opening.set_offloads()?;
-        let rx: Vec<_> =
-            (0..config.rx_queues).map(|i| opening.rx_queue(i as u8)).collect::<Result<_, _>>()?;
-        opening.distribute()?;
+        let mut rx = vec![];
+        for (class, has) in config.rx_classes.iter().enumerate() {
+            for index in 0..has.queues {
+                rx.push(opening.rx_queue(QueueId::rx(class as u8, index as u8), has, rx.len())?);
+            }
+        }
+        let steering = opening.steer(attributes)?;
         let tx: Vec<_> =
-            (0..config.tx_queues).map(|i| opening.tx_queue(i as u8)).collect::<Result<_, _>>()?;
+            (0..config.tx_classes.len()).map(|i| opening.tx_queue(i as u8)).collect::<Result<_, _>>()?;
         opening.share_the_wire()?;
         let (device, link_event) = opening.watch_link(device)?;
 
@@ -192,6 +284,8 @@ impl<B: Bus> Dpaa2<B> {
             counters: DriverCounters::default(),
             link_event,
             device: Mutex::new(device),
+            rx_classes: config.rx_classes.clone(),
+            steering: Mutex::new(steering),
         });
         let rx = rx.into_iter().map(|parts| -> Box<dyn RxQueue> {
             Box::new(Dpaa2Rx::new(parts, PoolSet::new(rx_pools.clone()), shared.clone()))
@@ -295,11 +389,11 @@ impl<B: Bus> Opening<'_, B> {
     }
 
     /// A receive queue: its portal, its channel if there is one, its limit. (`dpaa2_dev_rx_queue_setup` in DPDK)
-    fn rx_queue(&self, index: u8) -> Result<RxParts<B>, Dpaa2Error> {
+    fn rx_queue(&self, queue: QueueId, class: &RxClass, number: usize) -> Result<RxParts<B>, Dpaa2Error> {
         let channel = Channel::open(self.hardware)?;
         let wanted = if channel.is_some() { Use::Interrupting } else { Use::Polled };
         let io = Io::open(self.hardware, wanted)?;
-        if let Some(&core) = self.config.stash_to.get(usize::from(index)) {
+        if let Some(&core) = self.config.stash_to.get(number) {
             io.stash_to(core)?;
         }
         let target = match &channel {
@@ -311,10 +405,8 @@ impl<B: Bus> Opening<'_, B> {
         };
         // The first bytes of a frame are read at once; its annotation too where checksums are looked at.
         let stashed = stash::data(1) | stash::annotation(self.config.checksums.into());
-        let queue = QueueId::rx(0, index);
-        self.dpni.set_queue(queue, target, index.into(), stashed)?;
-        let (threshold, overhead) = (self.config.rx_queue_bytes, TAILDROP_OVERHEAD);
-        self.dpni.set_taildrop(queue, Taildrop::Bytes { threshold, overhead })?;
+        self.dpni.set_queue(queue, target, number as u64, stashed)?;
+        self.dpni.set_taildrop(queue, limit(class.queue_bytes))?;
         let source = match &channel {
             Some(channel) => Source::Channel(channel.number),
             None => Source::Fq(self.dpni.queue(queue)?.fqid.get()),
@@ -323,18 +415,18 @@ impl<B: Bus> Opening<'_, B> {
         Ok(RxParts { io, results, source, channel })
     }
 
-    /// Spreads frames over the receive queues by addresses, protocol and ports.
-    fn distribute(&self) -> Result<(), Dpaa2Error> {
-        if self.config.rx_queues == 1 {
-            return Ok(());
+    /// How frames get class and queue.
+    fn steer(&self, attributes: dpni::Attributes) -> Result<Steering<B>, Dpaa2Error> {
+        let classes = &self.config.rx_classes;
+        let mut steering = Steering::new(&self.hardware.bus, self.object, attributes)?;
+        for (class, has) in classes.iter().enumerate() {
+            steering.spread(&self.dpni, class as u8, has)?;
         }
-        let key = KeyConfig::new(&five_tuple()).expect("five extracts fit");
-        let bytes = key.as_bytes();
-        let memory = DmaMemory::new(&self.hardware.bus, bytes.len())?;
-        // SAFETY: the memory is ours and as long as asked for; the firmware reads it during the command only.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), memory.as_ptr().as_ptr(), bytes.len()) };
-        barrier::before_handover();
-        Ok(self.dpni.set_hash_distribution(0, self.config.rx_queues, memory.iova())?)
+        steering.set_classes(&self.dpni, classes, self.config.class_table.as_ref())?;
+        for (class, table) in &self.config.flow_tables {
+            steering.set_flows(&self.dpni, classes, *class, Some(table))?;
+        }
+        Ok(steering)
     }
 
     /// A transmit queue: hardware returns buffers to their pools, and says when too many frames wait.
@@ -363,18 +455,25 @@ impl<B: Bus> Opening<'_, B> {
         Ok(TxParts { io, fqid, congestion })
     }
 
-    /// Gives all transmit queues the same share: by default the first class goes before all others.
+    /// By default the first class goes before all others.
     fn share_the_wire(&self) -> Result<(), Dpaa2Error> {
-        if self.config.tx_queues == 1 {
-            return Ok(());
+        let classes = &self.config.tx_classes;
+        if classes.len() > 1 {
+            let mut command = SetTxPriorities { weights: [TX_WEIGHT.into(); 8], ..Default::default() };
+            for (n, share) in classes.iter().enumerate() {
+                if let TxShare::Weight(weight) = share {
+                    command.modes[n / 2] |= WEIGHTED_A << (4 * (n % 2));
+                    command.weights[n] = (*weight).into();
+                }
+            }
+            let strict = classes.iter().filter(|&&share| share == TxShare::Strict).count();
+            command.group_a_priority = strict as u8;
+            self.dpni.set_tx_priorities(&command)?;
         }
-        /// Two classes a byte, each in weighted group A.
-        const WEIGHTED_A: u8 = 0x11;
-        Ok(self.dpni.set_tx_priorities(&SetTxPriorities {
-            modes: [WEIGHTED_A; 4],
-            weights: [TX_WEIGHT.into(); 8],
-            ..Default::default()
-        })?)
+        match self.config.tx_rate {
+            Some(rate) => Ok(limit_rate(&self.dpni, Some(rate))?),
+            None => Ok(()),
+        }
     }
 
     /// Has the link's changes announced.
@@ -388,4 +487,20 @@ impl<B: Bus> Opening<'_, B> {
         self.dpni.arm_events(event::LINK_CHANGED | event::ENDPOINT_CHANGED)?;
         Ok((LinkWatch::Interrupt(interrupt), Some(event)))
     }
+}
+
+/// Frames beyond so many bytes are dropped.
+pub(crate) fn limit(bytes: u32) -> Taildrop {
+    Taildrop::Bytes { threshold: bytes, overhead: TAILDROP_OVERHEAD }
+}
+
+/// Limits transmission of the whole interface, or no longer.
+pub(crate) fn limit_rate<S: State>(dpni: &Dpni<S>, rate: Option<TxRate>) -> Result<(), McError> {
+    let (mbps, burst_bytes) = rate.map_or((0, 0), |rate| (rate.mbps, rate.burst_bytes));
+    dpni.set_tx_shaping(&SetTxShaping {
+        committed_burst: burst_bytes.into(),
+        committed_rate: mbps.into(),
+        options: SetTxShaping::WHOLE_INTERFACE,
+        ..Default::default()
+    })
 }

@@ -2,14 +2,16 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use dpaa2_mc::{Disabled, Dpni, Enabled, State};
 use fslmc_bus::{Bus, Interrupt};
 
+use crate::RxClass;
 use crate::counters::DriverCounters;
 use crate::hardware::Inner;
+use crate::steering::Steering;
 
 /// How long frames on their way out may take when the interface stops.
 const TRANSMISSION_TIMEOUT: Duration = Duration::from_millis(500);
@@ -29,6 +31,9 @@ pub(crate) struct Shared<B: Bus> {
     pub link_event: Option<OwnedFd>,
     /// Keeps the interface open, and its interrupt armed.
     pub device: Mutex<LinkWatch<B>>,
+    pub rx_classes: Vec<RxClass>,
+    /// Taken after the interface, where both are.
+    pub steering: Mutex<Steering<B>>,
 }
 
 /// How the link is watched.
@@ -78,6 +83,10 @@ impl<B: Bus> Shared<B> {
             }
             other => other,
         };
+    }
+
+    pub fn steering(&self) -> MutexGuard<'_, Steering<B>> {
+        self.steering.lock().expect("no holder panics")
     }
 
     /// Reads away what the link's interrupt said.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use common::{Board, forward, frame, small};
 use dpaa2_model::Fault;
+use dpaa2_port::RxClass;
 use packet::{Burst, Offload};
 use port::{DropReason, Received};
 use proptest::prelude::*;
@@ -54,7 +55,9 @@ fn a_firmware_error_at_any_step_of_opening_gives_everything_back() {
     for nth in 1.. {
         let board = Board::new("lx2160a");
         board.model(|model| model.inject(Fault::CommandError { nth, status: 0x8 }));
-        let opened = board.hardware.open_port(&dpaa2_port::PortConfig { rx_queues: 2, ..small(1) });
+        let opened = board
+            .hardware
+            .open_port(&dpaa2_port::PortConfig { rx_classes: vec![RxClass::new(2)], ..small(1) });
         match opened {
             // Errors while closing what failed to open, or of commands that may fail, are no errors of opening.
             Ok(_) if nth > 60 => break,
@@ -62,7 +65,7 @@ fn a_firmware_error_at_any_step_of_opening_gives_everything_back() {
             Err(error) => assert!(error.to_string().contains("NO_RESOURCE"), "command {nth}: {error}"),
         }
         // It can be opened now.
-        let port = board.port_with(dpaa2_port::PortConfig { rx_queues: 2, ..small(1) });
+        let port = board.port_with(dpaa2_port::PortConfig { rx_classes: vec![RxClass::new(2)], ..small(1) });
         drop(port);
         for account in board.hardware.accounts().unwrap() {
             assert_eq!(account.free, account.buffers, "command {nth}");

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Board, SOCS, bytes, forward, frame, small, udp};
 use dpaa2_defs::classify;
-use dpaa2_port::PoolConfig;
+use dpaa2_port::{PoolConfig, RxClass, TxShare};
 use packet::{Burst, Offload};
 use port::{Armed, DropReason, Received, Selection};
 
@@ -231,7 +231,8 @@ fn a_checksum_over_several_buffers_is_completed() {
 fn flows_are_spread_over_queues_by_their_hash() {
     for soc in SOCS {
         let board = Board::new(soc);
-        let mut port = board.port_with(dpaa2_port::PortConfig { rx_queues: 4, ..small(1) });
+        let mut port =
+            board.port_with(dpaa2_port::PortConfig { rx_classes: vec![RxClass::new(4)], ..small(1) });
         let mut burst = Burst::new();
         let mut seen = [0; 4];
         for source_port in 0..64u16 {
@@ -259,7 +260,8 @@ fn flows_are_spread_over_queues_by_their_hash() {
 #[test]
 fn several_transmit_queues_reach_the_wire() {
     let board = Board::new("lx2160a");
-    let mut port = board.port_with(dpaa2_port::PortConfig { tx_queues: 3, ..small(1) });
+    let mut port =
+        board.port_with(dpaa2_port::PortConfig { tx_classes: vec![TxShare::EQUAL; 3], ..small(1) });
     for queue in 0..3 {
         port.tx.swap(0, queue);
         port.transmit(&[(frame(queue as u8, 64), PLAIN)]);
@@ -389,7 +391,10 @@ fn an_empty_pool_costs_frames_and_not_the_port() {
 #[test]
 fn a_receive_queue_that_nobody_polls_is_limited() {
     let board = Board::new("lx2160a");
-    let mut port = board.port_with(dpaa2_port::PortConfig { rx_queue_bytes: 20_000, ..small(1) });
+    let mut port = board.port_with(dpaa2_port::PortConfig {
+        rx_classes: vec![RxClass { queue_bytes: 20_000, ..RxClass::new(1) }],
+        ..small(1)
+    });
     (0..200).for_each(|_| board.send(1, &frame(1, 1000)));
     let got = port.receive().len() as u64;
     assert!(got < 60, "{got} frames got past the limit");
@@ -444,7 +449,9 @@ fn a_port_can_be_opened_again_and_its_objects_are_free_again() {
     let board = Board::new("ls2088a");
     for round in 0..4u8 {
         let mut ports: Vec<_> = (1..=2)
-            .map(|dpni| board.port_with(dpaa2_port::PortConfig { rx_queues: 4, ..small(dpni) }))
+            .map(|dpni| {
+                board.port_with(dpaa2_port::PortConfig { rx_classes: vec![RxClass::new(4)], ..small(dpni) })
+            })
             .collect();
         board.send(1, &frame(round, 64));
         assert_eq!(ports[0].receive().len(), 1);
@@ -459,9 +466,13 @@ fn a_port_can_be_opened_again_and_its_objects_are_free_again() {
 fn what_the_container_lacks_and_the_interface_cannot_is_said() {
     let board = Board::new("lx2160a");
     let error = |config| board.hardware.open_port(&config).err().map(|error| error.to_string()).unwrap();
-    let many = error(dpaa2_port::PortConfig { rx_queues: 8, tx_queues: 8, ..small(1) });
+    let many = error(dpaa2_port::PortConfig {
+        rx_classes: vec![RxClass::new(8)],
+        tx_classes: vec![TxShare::EQUAL; 8],
+        ..small(1)
+    });
     assert!(many.contains("no free dpio") && many.contains("restool dpio create"), "{many}");
-    let five = error(dpaa2_port::PortConfig { rx_queues: 5, ..small(1) });
+    let five = error(dpaa2_port::PortConfig { rx_classes: vec![RxClass::new(5)], ..small(1) });
     assert!(five.contains("dpni.1: 5 receive queues; it can have 1, 2, 3, 4, 6, 7, 8"), "{five}");
     let long = error(dpaa2_port::PortConfig { frame_max: 20_000, ..small(1) });
     assert!(long.contains("frames of 20000 bytes"), "{long}");

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use dpaa2_defs::mc::object::ObjectType;
 use dpaa2_model::{Description, Model, ModelBus, SharedModel};
-use dpaa2_port::{Dpaa2, Dpaa2Handle, Dpaa2Port, PoolConfig, PoolUse, PortConfig};
+use dpaa2_port::{Dpaa2, Dpaa2Handle, Dpaa2Port, PoolConfig, PoolUse, PortConfig, RxClass, TxShare};
 use fslmc_bus::vfio::{Roots, VfioBus};
 use port::PortId;
 use switch_config::{Fslmc, FslmcBus};
@@ -119,8 +119,8 @@ fn port_config(fslmc: &Fslmc, config: &switch_config::Port, dpaa2: &switch_confi
         })
     };
     PortConfig {
-        rx_queues: config.queues.get(),
-        tx_queues: config.queues.get(),
+        rx_classes: vec![RxClass::new(config.queues.get())],
+        tx_classes: vec![TxShare::EQUAL; config.queues.get().into()],
         rx_pools: vec![PoolUse { pool: pool(dpaa2.pool), classes: 0 }],
         tx_pool: Some(pool(dpaa2.tx_pool)),
         mac: dpaa2.mac.map(|mac| mac.bytes()),

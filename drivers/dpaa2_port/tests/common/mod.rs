@@ -23,6 +23,11 @@ impl Board {
 
     /// With this many concentrators: without any, receive queues are polled.
     pub fn with(soc: &str, dpcons: u32) -> Board {
+        Board::described(soc, dpcons, "")
+    }
+
+    /// Whose `dpni.1` has these attributes too.
+    pub fn described(soc: &str, dpcons: u32, attributes: &str) -> Board {
         let text = format!(
             r#"
             soc = "{soc}"
@@ -34,6 +39,7 @@ impl Board {
             [[container.dpni]]
             id = 1
             mac = "02:00:00:00:00:01"
+            {attributes}
             [[container.dpni]]
             id = 2
             mac = "02:00:00:00:00:02"
