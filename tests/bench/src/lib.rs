@@ -25,6 +25,7 @@ mod instructions;
 mod latency;
 mod lookup;
 mod measure;
+mod partition;
 mod production;
 mod report;
 mod rules;
@@ -33,6 +34,7 @@ mod stream;
 pub mod traffic;
 
 pub use instructions::{Instructions, count_instructions};
+pub use partition::{Partition, measure_partition};
 pub use report::Report;
 
 use anyhow::{Result, bail};

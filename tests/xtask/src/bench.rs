@@ -11,6 +11,9 @@ use crate::{Through, cargo};
 /// What to measure and where to put it.
 #[derive(clap::Args)]
 pub struct Arguments {
+    /// Measures this instead.
+    #[arg(value_enum, conflicts_with_all = ["quick", "only", "list", "systems", "runs", "instructions", "markdown"])]
+    what: Option<What>,
     /// A few cases, fewer runs: under five minutes.
     #[arg(long)]
     quick: bool,
@@ -47,6 +50,13 @@ pub struct Arguments {
     markdown: Vec<PathBuf>,
 }
 
+/// Something with a measurement of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum What {
+    /// From a wire to a guest: past the bridge, by a table of owners, by a rule, by learning.
+    Partition,
+}
+
 /// Measures, prints the table and writes the file.
 ///
 /// # Errors
@@ -63,6 +73,13 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     packages::ensure(&[packages::FOR_TESTS, packages::FOR_BENCH].concat())?;
     cargo::build_release("bench_load")?;
+    if arguments.what == Some(What::Partition) {
+        let measured = bench::measure_partition(arguments.switch_core)?;
+        print!("{measured}");
+        let Some(file) = &arguments.json else { return Ok(()) };
+        let text = serde_json::to_string_pretty(&measured)? + "\n";
+        return std::fs::write(file, text).with_context(|| format!("writing {}", file.display()));
+    }
     if arguments.instructions {
         let counted = bench::count_instructions()?;
         print!("{counted}");
