@@ -171,6 +171,20 @@ impl FlowKey {
         FlowKey(std::array::from_fn(|w| self.0[w] & mask.0[w]))
     }
 
+    /// A hash over addresses, protocol and ports: the same for all frames of a flow.
+    #[inline]
+    pub fn flow_hash(&self) -> u32 {
+        const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+        // Protocol and ports without TTL, TOS and fragment bits; addresses of all layers, without the bits beside them.
+        let words = [self.0[1] >> 16, self.0[2] >> 16, self.0[3] & 0xff00_0000_ffff_ffff, self.0[4]];
+        let mix = |hash: u64, word: u64| (hash.rotate_left(23) ^ word).wrapping_mul(ODD);
+        let mut hash = words.into_iter().fold(0, mix);
+        if self.0[5] | self.0[7] != 0 {
+            hash = self.0[5..9].iter().fold(hash, |hash, &word| mix(hash, word));
+        }
+        (hash >> 32) as u32
+    }
+
     /// Whether the selected bits are those of `other` (which is masked already).
     #[inline]
     pub fn matches(&self, other: &FlowKey, mask: &FlowMask) -> bool {
@@ -238,6 +252,19 @@ mod tests {
         }
         let unused: u32 = all.0.iter().map(|w| w.count_zeros()).sum();
         assert_eq!(unused, 32, "the two spare halves behind arp_sha and arp_tha");
+    }
+
+    #[test]
+    fn the_hash_of_a_flow_depends_on_addresses_protocol_and_ports_only() {
+        for &field in Field::ALL {
+            let mut key = FlowKey([0x0123_4567_89ab_cdef; WORDS]);
+            let before = key.flow_hash();
+            key.set(field, key.get(field) ^ 1);
+            let counts =
+                matches!(field, Field::EthSrc | Field::EthDst | Field::IpProto | Field::TpSrc | Field::TpDst)
+                    || matches!(field, Field::Ipv4Src | Field::Ipv4Dst | Field::Ipv6Src | Field::Ipv6Dst);
+            assert_eq!(key.flow_hash() != before, counts, "{field:?}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod extract;
 mod key;
 mod mask_words;
 mod megaflows;
+mod ordered;
 mod table;
 
 pub use changes::Changes;
@@ -21,3 +22,4 @@ pub use extract::{KeySlot, Layers, extract, extract_l2, fuzz_extract};
 pub use key::{Field, FlowKey, FlowMask, PRESENT, WORDS, frag, prerequisite};
 pub use mask_words::MaskWords;
 pub use megaflows::{Admission, Megaflows};
+pub use ordered::OrderedMatches;

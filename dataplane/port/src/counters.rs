@@ -95,6 +95,8 @@ drop_reasons! {
     RxError = "rx-error",
     /// The port was set down by its operator.
     AdminDown = "admin-down",
+    /// The owner of a partition sent from an address that isn't its own.
+    ForeignSource = "foreign-source",
 }
 
 /// Counters of one port as seen by one worker. Summed over workers they are the port's counters.

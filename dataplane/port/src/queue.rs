@@ -112,6 +112,12 @@ pub trait TxQueue: Any + Send {
     /// What frames this queue takes without help.
     fn accepts(&self) -> Accepts;
 
+    /// Whether the queue would take a burst of frames of the usual kind now. Asked for queues that frames can wait for
+    /// elsewhere; a queue that drops nothing, or can't tell, says yes. A broken one does as well: `transmit` says so.
+    fn has_room(&mut self) -> bool {
+        true
+    }
+
     /// Finishes what `transmit` left to be done per loop turn (submissions, completions, deferred
     /// notifications). Called once a turn, also when nothing was sent.
     ///

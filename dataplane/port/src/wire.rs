@@ -144,6 +144,11 @@ impl TxQueue for WireTx {
         Ok(())
     }
 
+    fn has_room(&mut self) -> bool {
+        let state = self.state.lock().expect("no holder of the lock panics");
+        state.from_switch.len() + BURST_MAX <= state.room
+    }
+
     fn accepts(&self) -> Accepts {
         self.accepts
     }

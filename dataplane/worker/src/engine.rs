@@ -12,7 +12,8 @@ use crate::cache::{BridgeCache, CacheSizes, Kind};
 use crate::mailbox::{FaultReport, FaultSink};
 use crate::offloads::Offloads;
 use crate::outputs::Outputs;
-use crate::plane::{BridgePlane, Plane, Rules};
+use crate::partition::Part;
+use crate::plane::{BridgePlane, Plane, PortPlane, Rules};
 use crate::poll::WorkerConfig;
 use crate::punt::{Punt, PuntQueue};
 use crate::stats::{Stage, WorkerStats};
@@ -39,11 +40,11 @@ pub(crate) struct Ingress<'a> {
 }
 
 pub(crate) struct Engine {
-    plane: Arc<Plane>,
+    pub(crate) plane: Arc<Plane>,
     caches: Vec<BridgeCache>,
     sizes: CacheSizes,
-    act: Actor,
-    slots: Box<[KeySlot; BURST_MAX]>,
+    pub(crate) act: Actor,
+    pub(crate) slots: Box<[KeySlot; BURST_MAX]>,
     decisions: [u32; BURST_MAX],
     credit_at: u64,
     credit_every: u64,
@@ -51,10 +52,10 @@ pub(crate) struct Engine {
 }
 
 /// The half that executes; apart from the half that decides, so both can be borrowed at once.
-struct Actor {
-    index: usize,
+pub(crate) struct Actor {
+    pub(crate) index: usize,
     out: Outputs,
-    layers: [Layers; BURST_MAX],
+    pub(crate) layers: [Layers; BURST_MAX],
     /// One a bridge.
     memos: Vec<NormalMemo>,
     offloads: Offloads,
@@ -66,6 +67,10 @@ struct Actor {
     unflushed: Vec<(PortId, u16)>,
     time_stages: bool,
     mark: u64,
+    /// The owner of a partition had no room for all of a burst.
+    pub(crate) was_full: bool,
+    /// For keys of frames on their way out.
+    pub(crate) slot: KeySlot,
 }
 
 /// How many flows a port may put into the caches: beyond, what they don't know is answered by the rules but not
@@ -124,6 +129,8 @@ impl Engine {
                 unflushed: Vec::with_capacity(256),
                 time_stages: false,
                 mark: 0,
+                was_full: false,
+                slot: KeySlot::EMPTY,
             },
             slots: Box::new(std::array::from_fn(|_| KeySlot::EMPTY)),
             decisions: [0; BURST_MAX],
@@ -218,6 +225,18 @@ impl Engine {
             from.counters.dropped(DropReason::AdminDown, burst.len() as u64);
             return;
         }
+        if port.part.is_some() {
+            self.divided(burst, from);
+            return;
+        }
+        self.bridge(burst, from);
+    }
+
+    /// Decides and does everything for the frames of a burst that belongs to the port's bridge.
+    #[inline(always)]
+    pub(crate) fn bridge(&mut self, burst: &mut Burst, from: &Ingress<'_>) {
+        let plane: &Plane = &self.plane;
+        let Some(port) = plane.port(from.port) else { return };
         let Some(bridge) = plane.bridges.get(port.bridge as usize) else {
             from.counters.dropped(DropReason::NoOutput, burst.len() as u64);
             return;
@@ -260,12 +279,19 @@ impl Engine {
             }
             return;
         }
-        self.classify_and_act(burst, from);
+        let all = u32::MAX >> (BURST_MAX - burst.len());
+        self.classify_and_act::<false>(burst, all, from);
     }
 
-    /// The path of frames whose headers matter.
+    /// The path of frames whose headers matter: of all frames, or (`SOME`) of those whose bit is set, whose keys are there
+    /// already.
     #[inline(always)]
-    fn classify_and_act(&mut self, burst: &mut Burst, from: &Ingress<'_>) {
+    pub(crate) fn classify_and_act<const SOME: bool>(
+        &mut self,
+        burst: &mut Burst,
+        wanted: u32,
+        from: &Ingress<'_>,
+    ) {
         let Engine { plane, caches, act, slots, decisions, insert_budget, .. } = self;
         let plane: &Plane = plane;
         let Some(port) = plane.port(from.port) else { return };
@@ -273,20 +299,12 @@ impl Engine {
         let cache = &mut caches[port.bridge as usize];
         let frames = burst.len();
         // Two loops: parsing a head right after its copy was the costliest mistake of the prototype.
-        burst.load_heads::<HEAD_FIRST>();
-        for i in 0..frames {
-            let len = burst.frame_len(i);
-            let mut layers = extract(burst.head(i), len, from.port.0.into(), &mut slots[i]);
-            if layers.needs_more() {
-                burst.load_head(i, HEAD_MAX);
-                layers = extract(burst.head(i), len, from.port.0.into(), &mut slots[i]);
-            }
-            act.layers[i] = layers;
+        if !SOME {
+            act.parse(burst, slots, from.port);
         }
         act.stamp(Stage::Parse);
-        let all = u32::MAX >> (BURST_MAX - frames);
-        let mut missed = cache.lookup_burst(&slots[..frames], all, decisions);
-        act.stats.exact_hits.add(frames as u64 - u64::from(missed.count_ones()));
+        let mut missed = cache.lookup_burst(&slots[..frames], wanted, decisions);
+        act.stats.exact_hits.add(u64::from(wanted.count_ones()) - u64::from(missed.count_ones()));
         while missed != 0 {
             let i = missed.trailing_zeros() as usize;
             missed &= missed - 1;
@@ -296,13 +314,16 @@ impl Engine {
                     // Decisions found for this burst so far are forgotten with the others: begin again.
                     cache.make_room(&*bridge.rules, act.index, act.now_secs);
                     act.stats.cache_flushes.add(1);
-                    missed = all;
+                    missed = wanted;
                 }
             }
         }
         act.stamp(Stage::Lookup);
         act.begin_normal(plane, port.bridge);
         for (i, &decision) in decisions[..frames].iter().enumerate() {
+            if SOME && wanted & 1 << i == 0 {
+                continue;
+            }
             match cache.hit(decision, 1, burst.frame_len(i) as u64) {
                 Kind::Output(to) if to != from.port => {
                     burst.allow_take(i);
@@ -344,9 +365,24 @@ fn find(
 }
 
 impl Actor {
+    /// Makes the keys of a burst.
+    #[inline(always)]
+    pub(crate) fn parse(&mut self, burst: &mut Burst, slots: &mut [KeySlot; BURST_MAX], in_port: PortId) {
+        burst.load_heads::<HEAD_FIRST>();
+        for (i, slot) in slots.iter_mut().enumerate().take(burst.len()) {
+            let len = burst.frame_len(i);
+            let mut layers = extract(burst.head(i), len, in_port.0.into(), slot);
+            if layers.needs_more() {
+                burst.load_head(i, HEAD_MAX);
+                layers = extract(burst.head(i), len, in_port.0.into(), slot);
+            }
+            self.layers[i] = layers;
+        }
+    }
+
     /// Books the time since the last stamp, while asked for.
     #[inline(always)]
-    fn stamp(&mut self, stage: Stage) {
+    pub(crate) fn stamp(&mut self, stage: Stage) {
         if self.time_stages {
             let now = cycles::now();
             self.stats.stage(stage, now.saturating_sub(self.mark));
@@ -379,12 +415,28 @@ impl Actor {
     /// Sends frames to one port, in order.
     #[inline(always)]
     fn send(&mut self, plane: &Plane, burst: &mut Burst, to: PortId, which: &[u8], from: &Ingress<'_>) {
-        let frames = which.len() as u64;
         let Some(port) = plane.port(to) else {
-            from.counters.dropped(DropReason::NoOutput, frames);
+            from.counters.dropped(DropReason::NoOutput, which.len() as u64);
             return;
         };
-        let counters: &PortCounters = &port.counters[self.index];
+        if let Some(Part::Divided(table)) = &port.part {
+            self.send_divided(plane, burst, to, table, which, from);
+            return;
+        }
+        self.send_to(burst, (to, port), &port.counters[self.index], which, from);
+    }
+
+    /// Sends frames to this very port, in order: those for a port, or for a partition's owner, whose counters say which.
+    #[inline(always)]
+    pub(crate) fn send_to(
+        &mut self,
+        burst: &mut Burst,
+        (to, port): (PortId, &PortPlane),
+        counters: &PortCounters,
+        which: &[u8],
+        from: &Ingress<'_>,
+    ) {
+        let frames = which.len() as u64;
         if !port.admin_up {
             counters.dropped(DropReason::AdminDown, frames);
             return;

@@ -14,10 +14,12 @@
 //! system calls while frames arrive; without frames it goes to sleep, see [`Idle`].
 
 mod cache;
+mod divided;
 mod engine;
 mod mailbox;
 mod offloads;
 mod outputs;
+mod partition;
 mod plane;
 mod poll;
 mod punt;
@@ -26,6 +28,9 @@ mod stats;
 pub use cache::{CacheSizes, VERDICT_MAX};
 pub use engine::INSERTS_PER_MS;
 pub use mailbox::{Command, Done, FaultReport, FaultSink, Mailbox, Pending, RxSlot};
+pub use partition::{
+    PARTITIONS_MAX, Part, Partition, PartitionCounters, Partitions, Queues, Sorted, Source, Spread,
+};
 pub use plane::{BridgePlane, Outcome, Plane, PortPlane, Rules, TxPort, Verdict};
 pub use poll::{Clock, Idle, Worker, WorkerConfig};
 pub use punt::{PUNT_BYTES, Punt, PuntQueue};

@@ -8,6 +8,8 @@ use bridging::{BridgePorts, Fdb};
 use flow::{FlowKey, FlowMask};
 use port::{Accepts, PortCounters, PortId, TxQueue};
 
+use crate::partition::Part;
+
 /// The switch as its workers see it. Control builds a new one for each change and hands it to every worker; a
 /// change is acknowledged to its author when all of them have it.
 #[derive(Default)]
@@ -50,6 +52,8 @@ pub struct PortPlane {
     pub tx: Vec<Arc<TxPort>>,
     /// Counters, one set a worker.
     pub counters: Vec<Arc<PortCounters>>,
+    /// What it has to do with queues that are divided among owners.
+    pub part: Option<Part>,
 }
 
 /// A transmit queue that any worker may use: one object that they take turns on, or one for each worker.

@@ -172,6 +172,7 @@ impl Bench {
                 admin_up: true,
                 tx: vec![tx.clone()],
                 counters: vec![counters.clone()],
+                part: None,
             }));
         }
         let bridge = BridgePlane { rules, ports: Arc::new(ports), fdb: self.fdb.clone() };

@@ -157,6 +157,7 @@ fn allocations(field: Field, ops: &[Op], flows: u32) -> (u64, u64) {
             admin_up: true,
             tx,
             counters: vec![counters[n].clone()],
+            part: None,
         })
     };
     let plane = Plane {

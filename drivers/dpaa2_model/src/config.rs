@@ -291,6 +291,9 @@ pub enum WireEnd {
         burst: u16,
         /// Destination address; the connected interface's when left out.
         destination: Option<String>,
+        /// Hosts that it sends to in turn: the last octets of Ethernet and IP destination count up from the first one's.
+        #[serde(default = "one_u8")]
+        hosts: u8,
     },
 }
 

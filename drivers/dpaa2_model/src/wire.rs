@@ -32,11 +32,27 @@ pub(crate) struct Mac {
 
 /// What a wire ends in.
 pub(crate) enum End {
-    Quiet { sent: VecDeque<Vec<u8>>, waiting: VecDeque<Vec<u8>> },
-    Loop { waiting: VecDeque<Vec<u8>> },
+    Quiet {
+        sent: VecDeque<Vec<u8>>,
+        waiting: VecDeque<Vec<u8>>,
+    },
+    Loop {
+        waiting: VecDeque<Vec<u8>>,
+    },
     Tap(File),
-    Pcap { replay: VecDeque<Vec<u8>>, record: Option<File> },
-    Generator { frame: Vec<u8>, flows: u16, next: u64, count: Option<u64>, burst: u16, is_addressed: bool },
+    Pcap {
+        replay: VecDeque<Vec<u8>>,
+        record: Option<File>,
+    },
+    Generator {
+        frame: Vec<u8>,
+        flows: u16,
+        hosts: u8,
+        next: u64,
+        count: Option<u64>,
+        burst: u16,
+        is_addressed: bool,
+    },
 }
 
 impl fmt::Debug for End {
@@ -132,11 +148,11 @@ impl End {
                 };
                 Self::Pcap { replay, record }
             }
-            WireEnd::Generator { size, flows, count, burst, destination } => {
+            WireEnd::Generator { size, flows, count, burst, destination, hosts } => {
                 let mac = destination.as_deref().and_then(config::parse_mac);
                 let frame = udp_frame(usize::from(*size).clamp(64, 10_240), mac.unwrap_or_default());
-                let (flows, is_addressed) = ((*flows).max(1), mac.is_some());
-                Self::Generator { frame, flows, next: 0, count: *count, burst: *burst, is_addressed }
+                let (flows, hosts, is_addressed) = ((*flows).max(1), (*hosts).max(1), mac.is_some());
+                Self::Generator { frame, flows, hosts, next: 0, count: *count, burst: *burst, is_addressed }
             }
         })
     }
@@ -180,16 +196,18 @@ impl End {
                 let count = replay.len().min(BURST);
                 replay.drain(..count).collect()
             }
-            Self::Generator { frame, flows, next, count, burst, is_addressed } => {
+            Self::Generator { frame, flows, hosts, next, count, burst, is_addressed } => {
                 if !*is_addressed {
                     frame[..6].copy_from_slice(&mac);
                 }
                 let left = count.map_or(u64::MAX, |count| count - (*next).min(count));
                 (0..u64::from(*burst).min(left))
                     .map(|_| {
-                        let port = 1024 + (*next % u64::from(*flows)) as u16;
+                        let host = (*next % u64::from(*hosts)) as u8;
+                        let port = 1024 + (*next / u64::from(*hosts) % u64::from(*flows)) as u16;
                         *next += 1;
                         let mut frame = frame.clone();
+                        address_to(&mut frame, host);
                         frame[34..36].copy_from_slice(&port.to_be_bytes());
                         frame
                     })
@@ -235,6 +253,16 @@ fn udp_frame(size: usize, destination: [u8; 6]) -> Vec<u8> {
     let sum = headers::checksum::checksum(&frame[14..34]);
     frame[24..26].copy_from_slice(&sum.to_be_bytes());
     frame
+}
+
+/// Sends a frame to another host: so many further than the one it is for.
+fn address_to(frame: &mut [u8], host: u8) {
+    for last_octet in [5, 33] {
+        frame[last_octet] = frame[last_octet].wrapping_add(host);
+    }
+    frame[24..26].fill(0);
+    let sum = headers::checksum::checksum(&frame[14..34]);
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
 }
 
 /// A capture with nanoseconds, in this machine's byte order.
@@ -306,7 +334,8 @@ mod tests {
 
     #[test]
     fn a_generator_sends_its_flows_in_turn_and_ends_at_its_count() {
-        let config = WireEnd::Generator { size: 64, flows: 2, count: Some(3), burst: 2, destination: None };
+        let config =
+            WireEnd::Generator { size: 64, flows: 2, count: Some(3), burst: 2, destination: None, hosts: 1 };
         let mut end = End::new(&config).unwrap();
         let frames: Vec<Vec<u8>> = (0..3).flat_map(|_| end.give([2; 6])).collect();
         assert_eq!(frames.iter().map(|frame| frame[35]).collect::<Vec<_>>(), [0, 1, 0]);

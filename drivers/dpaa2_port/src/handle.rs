@@ -58,6 +58,7 @@ pub(crate) trait Control: Send + Sync {
     fn set_flow_table(&self, class: u8, table: Option<&FlowTable>) -> Result<(), Dpaa2Error>;
     fn set_rx_queue_bytes(&self, class: u8, bytes: u32) -> Result<(), Dpaa2Error>;
     fn set_tx_rate(&self, rate: Option<TxRate>) -> Result<(), Dpaa2Error>;
+    fn rx_depths(&self) -> Result<Vec<u32>, Dpaa2Error>;
     fn stop(&self);
 }
 
@@ -176,6 +177,14 @@ impl Dpaa2Handle {
         self.0.set_tx_rate(rate)
     }
 
+    /// Frames that wait in each receive queue.
+    ///
+    /// # Errors
+    /// The firmware doesn't say which queues these are, or the portal doesn't answer.
+    pub fn rx_depths(&self) -> Result<Vec<u32>, Dpaa2Error> {
+        self.0.rx_depths()
+    }
+
     /// Stops the interface before its queues are taken from the workers: nothing is received any more. It is started
     /// again by opening the port again.
     pub fn stop(&self) {
@@ -264,6 +273,18 @@ impl<B: Bus> Control for Shared<B> {
 
     fn set_tx_rate(&self, rate: Option<TxRate>) -> Result<(), Dpaa2Error> {
         with_dpni!(self, dpni => Ok(limit_rate(dpni, rate)?))
+    }
+
+    fn rx_depths(&self) -> Result<Vec<u32>, Dpaa2Error> {
+        let mut depths = vec![];
+        for (class, has) in self.rx_classes.iter().enumerate() {
+            for index in 0..has.queues {
+                let queue = QueueId::rx(class as u8, index as u8);
+                let fqid = with_dpni!(self, dpni => dpni.queue(queue))?.fqid.get();
+                depths.push(self.hardware.frames_in(fqid)?);
+            }
+        }
+        Ok(depths)
     }
 
     fn stop(&self) {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use dpaa2_defs::mc::object::{ObjectId, ObjectType};
-use dpaa2_defs::qbman::management::QueryPool;
+use dpaa2_defs::qbman::management::{AboutFq, QueryFqState, QueryPool};
 use dpaa2_defs::qbman::release::BUFFERS_MAX;
 use dpaa2_mc::{Container, Dpbp, Enabled, Mc, McError};
 use dpaa2_qbman::PortalError;
@@ -182,6 +182,15 @@ impl<B: Bus> Inner<B> {
 
     pub fn control(&self) -> MutexGuard<'_, ControlPortal<B>> {
         self.control.lock().expect("no holder panics")
+    }
+
+    /// Frames that wait in a frame queue.
+    pub fn frames_in(&self, fqid: u32) -> Result<u32, Dpaa2Error> {
+        let mut io = self.control();
+        let asked = QueryFqState(AboutFq::new(fqid));
+        let state = io.portal.command(&asked).map_err(|cause| io.error(cause))?;
+        // The upper byte isn't part of the number.
+        Ok(state.frames.get() & 0xff_ffff)
     }
 
     /// A pool filled in this way.

@@ -52,6 +52,7 @@ mod error;
 mod handle;
 mod hardware;
 mod io;
+mod matches;
 mod open;
 mod port;
 mod returns;
@@ -63,6 +64,7 @@ mod worker_portal;
 pub use error::Dpaa2Error;
 pub use handle::{Dpaa2Handle, Dpaa2Status, LinkStatus};
 pub use hardware::{Dpaa2, PoolAccount, PoolConfig};
+pub use matches::{Classification, NotInHardware, class_table};
 pub use open::{Dpaa2Port, Dpaa2Queues, PoolUse, PortConfig, RxClass, TxRate, TxShare};
 pub use steering::{ClassEntry, ClassTable, FlowEntry, FlowTable, Match, Miss};
 

@@ -94,6 +94,10 @@ impl TxQueue for VirtioTx {
         self.accepts
     }
 
+    fn has_room(&mut self) -> bool {
+        with_ring!(&mut self.ring, r => has_room(r)).unwrap_or(true)
+    }
+
     fn flush(&mut self, counters: &PortCounters) -> Result<(), QueueFault> {
         if let Some(fault) = self.core.fault {
             return Err(fault);
@@ -103,6 +107,13 @@ impl TxQueue for VirtioTx {
         }
         Ok(())
     }
+}
+
+/// Whether there are buffers for a burst, or half a ring of them.
+fn has_room<R: Ring>(ring: &mut R) -> Result<bool, RingError> {
+    ring.refresh()?;
+    let wanted = BURST_MAX.min(usize::from(ring.size() / 2));
+    Ok(ring.peek(&mut Peeked::new(), wanted)? >= wanted)
 }
 
 impl VirtioTx {

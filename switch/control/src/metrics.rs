@@ -17,6 +17,10 @@
 //! | `ringway_worker_frame_cycles_bucket` | `core`, `le` | bursts by cycles per frame, cumulative |
 //! | `ringway_cache_hits_total` | `core`, `cache` | frames decided by `shortcut`, `exact`, `megaflow` |
 //! | `ringway_cache_{misses,flushes}_total` | `core` | frames decided by rules; times caches were emptied |
+//! | `ringway_partition_{matched,delivered,sent,refused}_frames_total` | `partition`, `port`, `owner` | frames that came for a partition of a port's queues, that its owner got, sent, and may not send |
+//! | `ringway_partition_drops_total` | `partition`, `port`, `owner`, `reason` | dropped frames |
+//! | `ringway_partition_pool_{buffers,free}` | `partition`, `port`, `owner` | its buffers, where hardware has a pool of them |
+//! | `ringway_partition_queue_depth` | `partition`, `port`, `owner`, `queue` | frames that wait in hardware |
 //! | `ringway_bridge_{rules,addresses,ports}` | `bridge` | how many there are |
 
 use std::io;
@@ -27,7 +31,7 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::rows::{BridgeRow, Bucket, CacheRow, PortRow, PortState, Snapshot, WorkerRow};
+use crate::rows::{BridgeRow, Bucket, CacheRow, PartitionRow, PortRow, PortState, Snapshot, WorkerRow};
 
 /// Bytes of a request's head at most.
 const HEAD_BYTES_MAX: usize = 8 << 10;
@@ -44,6 +48,7 @@ pub fn render(snapshot: &Snapshot) -> String {
         snapshot.workers.iter().for_each(worker);
         snapshot.caches.iter().for_each(cache);
         snapshot.bridges.iter().for_each(bridge);
+        snapshot.partitions.iter().for_each(partition);
     });
     recorder.handle().render()
 }
@@ -67,6 +72,33 @@ fn port(row: &PortRow) {
     for (reason, frames) in &row.drops {
         let [port, bridge] = labels.clone();
         count("ringway_port_drops_total", &[port, bridge, Label::new("reason", reason.clone())], *frames);
+    }
+}
+
+fn partition(row: &PartitionRow) {
+    let labels = [
+        Label::new("partition", row.name.clone()),
+        Label::new("port", row.port.clone()),
+        Label::new("owner", row.owner.clone()),
+    ];
+    let with = |name: &'static str, value: String| {
+        let [partition, port, owner] = labels.clone();
+        [partition, port, owner, Label::new(name, value)]
+    };
+    count("ringway_partition_matched_frames_total", &labels, row.matched);
+    count("ringway_partition_delivered_frames_total", &labels, row.delivered);
+    count("ringway_partition_sent_frames_total", &labels, row.sent);
+    count("ringway_partition_refused_frames_total", &labels, row.refused);
+    for (reason, frames) in &row.drops {
+        count("ringway_partition_drops_total", &with("reason", reason.clone()), *frames);
+    }
+    if let Some(pool) = &row.pool {
+        gauge!("ringway_partition_pool_buffers", labels.iter()).set(pool.buffers as f64);
+        gauge!("ringway_partition_pool_free", labels.iter()).set(pool.free as f64);
+    }
+    for (queue, depth) in row.queue_depths.iter().enumerate() {
+        let labels = with("queue", queue.to_string());
+        gauge!("ringway_partition_queue_depth", labels.iter()).set(*depth as f64);
     }
 }
 
@@ -198,6 +230,14 @@ mod tests {
                 ..WorkerRow::default()
             }],
             caches: vec![CacheRow { core: 2, exact_hits: 9, ..CacheRow::default() }],
+            partitions: vec![PartitionRow {
+                name: "p".into(),
+                port: "vm0".into(),
+                owner: "vm:a".into(),
+                delivered: 8,
+                queue_depths: vec![0, 7],
+                ..PartitionRow::default()
+            }],
         }
     }
 
@@ -211,6 +251,8 @@ mod tests {
             "ringway_worker_busy_cycles_total{core=\"2\"} 18446744073709551615",
             "ringway_cache_hits_total{core=\"2\",cache=\"exact\"} 9",
             "ringway_bridge_rules{bridge=\"br0\"} 7",
+            "ringway_partition_delivered_frames_total{partition=\"p\",port=\"vm0\",owner=\"vm:a\"} 8",
+            "ringway_partition_queue_depth{partition=\"p\",port=\"vm0\",owner=\"vm:a\",queue=\"1\"} 7",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }

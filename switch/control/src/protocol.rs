@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::rows::{CacheRow, ConfigText, FdbRow, FlowRow, PortRow, PuntRow, Snapshot, Status, WorkerRow};
+use crate::rows::{
+    CacheRow, ConfigText, FdbRow, FlowRow, PartitionRow, PortRow, PuntRow, Snapshot, Status, WorkerRow,
+};
 
 /// The version of the protocol: another one is refused.
 pub const VERSION: u32 = 1;
@@ -38,6 +40,8 @@ pub enum Request {
     ShowWorkers,
     /// Every worker's caches. Answered by [`Answer::Caches`].
     ShowCaches,
+    /// Every partition of a port's queues. Answered by [`Answer::Partitions`].
+    ShowPartitions,
     /// The configuration in force. Answered by [`Answer::Config`].
     ShowConfig,
     /// The frames that wait for a controller. Answered by [`Answer::Controller`].
@@ -85,6 +89,24 @@ pub enum Request {
         /// Its name.
         name: String,
     },
+    /// Adds a partition of a port's queues until the switch ends or the file is read again.
+    PartitionAdd {
+        /// The keys of a `[[partition]]` as TOML, one a line.
+        partition: String,
+        /// The partition it comes before; the port's last if not said.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        before: Option<String>,
+    },
+    /// Changes the partition of the same name, which keeps its place.
+    PartitionMod {
+        /// The keys of a `[[partition]]` as TOML, one a line.
+        partition: String,
+    },
+    /// Removes a partition.
+    PartitionDel {
+        /// Its name.
+        name: String,
+    },
     /// Reads the file again, as SIGHUP does. Answered by [`Answer::Changed`].
     Reload,
     /// Switches the timing of the path's stages, shown by [`Request::ShowWorkers`].
@@ -118,6 +140,8 @@ pub enum Answer {
     Workers(Vec<WorkerRow>),
     /// To [`Request::ShowCaches`].
     Caches(Vec<CacheRow>),
+    /// To [`Request::ShowPartitions`].
+    Partitions(Vec<PartitionRow>),
     /// To [`Request::ShowConfig`].
     Config(ConfigText),
     /// To [`Request::ShowController`].

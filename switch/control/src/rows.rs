@@ -111,6 +111,52 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
+/// A partition of a port's queues.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionRow {
+    /// Its name.
+    pub name: String,
+    /// The port that is divided.
+    pub port: String,
+    /// Which frames belong to it, any one of these: matches, or `any`.
+    pub rule: Vec<String>,
+    /// Its queues, such as `4-7`.
+    pub queues: String,
+    /// Who gets its frames: `bridge`, `port:NAME`, `vm:NAME`.
+    pub owner: String,
+    /// Who sorts the port's frames: `hardware` or `software`.
+    pub sorted: String,
+    /// Its buffers, where hardware has a pool of them for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<PoolLevel>,
+    /// Frames that wait in each of its queues, where hardware has those.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub queue_depths: Vec<u64>,
+    /// Frames that came for it.
+    pub matched: u64,
+    /// Bytes of them.
+    pub matched_bytes: u64,
+    /// Those that its owner got.
+    pub delivered: u64,
+    /// Those that were dropped, by reason.
+    pub drops: BTreeMap<String, u64>,
+    /// Frames its owner sent.
+    pub sent: u64,
+    /// Frames its owner may not send.
+    pub refused: u64,
+}
+
+/// A pool of buffers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolLevel {
+    /// Its name: `dpbp.2`.
+    pub name: String,
+    /// Buffers that it was filled with.
+    pub buffers: u64,
+    /// Those in it now.
+    pub free: u64,
+}
+
 /// A rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowRow {
@@ -315,6 +361,9 @@ pub struct Snapshot {
     pub workers: Vec<WorkerRow>,
     /// Their caches.
     pub caches: Vec<CacheRow>,
+    /// Partitions of its ports' queues.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub partitions: Vec<PartitionRow>,
 }
 
 /// What a run comes to: printed when it ends.
@@ -326,6 +375,9 @@ pub struct Summary {
     pub ports: Vec<PortRow>,
     /// Its workers.
     pub workers: Vec<WorkerRow>,
+    /// Partitions of its ports' queues.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub partitions: Vec<PartitionRow>,
     /// Guests it played.
     pub guests: Vec<GuestRow>,
 }

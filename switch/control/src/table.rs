@@ -4,8 +4,8 @@ use std::fmt;
 
 use crate::protocol::Answer;
 use crate::rows::{
-    BridgeRow, Bucket, CacheRow, FdbRow, FlowRow, GuestRow, PortRow, PuntRow, Snapshot, Status, Summary,
-    WorkerRow,
+    BridgeRow, Bucket, CacheRow, FdbRow, FlowRow, GuestRow, PartitionRow, PortRow, PuntRow, Snapshot, Status,
+    Summary, WorkerRow,
 };
 
 /// Columns of text, aligned; printed with two spaces between them.
@@ -244,6 +244,53 @@ pub fn fdb(rows: &[FdbRow]) -> String {
     table.to_string()
 }
 
+/// Partitions of ports' queues.
+pub fn partitions(rows: &[PartitionRow]) -> String {
+    let mut table = Table::new([
+        "PORT",
+        "PARTITION",
+        "OWNER",
+        "QUEUES",
+        "POOL",
+        "SORTED BY",
+        ">MATCHED",
+        ">DELIVERED",
+        ">DROPPED",
+        ">SENT",
+        ">REFUSED",
+    ]);
+    for row in rows {
+        let pool = row.pool.as_ref();
+        table.row([
+            row.port.clone(),
+            row.name.clone(),
+            row.owner.clone(),
+            row.queues.clone(),
+            pool.map_or("-".to_owned(), |pool| format!("{} {} of {}", pool.name, pool.free, pool.buffers)),
+            row.sorted.clone(),
+            grouped(row.matched),
+            grouped(row.delivered),
+            grouped(row.drops.values().sum()),
+            grouped(row.sent),
+            grouped(row.refused),
+        ]);
+    }
+    let mut text = table.to_string();
+    for row in rows {
+        text.push_str(&format!("  {}: {}\n", row.name, row.rule.join(" | ")));
+        if !row.drops.is_empty() {
+            let drops: Vec<_> =
+                row.drops.iter().map(|(reason, n)| format!("{reason} {}", grouped(*n))).collect();
+            text.push_str(&format!("  {}: dropped: {}\n", row.name, drops.join(", ")));
+        }
+        if row.queue_depths.iter().any(|&depth| depth > 0) {
+            let depths: Vec<_> = row.queue_depths.iter().map(u64::to_string).collect();
+            text.push_str(&format!("  {}: waiting in its queues: {}\n", row.name, depths.join(", ")));
+        }
+    }
+    text
+}
+
 /// Workers.
 pub fn workers(rows: &[WorkerRow]) -> String {
     let mut table = Table::new([
@@ -376,6 +423,7 @@ pub fn answer(answer: &Answer) -> String {
         Answer::Ports(rows) => ports(rows),
         Answer::Flows(rows) => flows(rows),
         Answer::Fdb(rows) => fdb(rows),
+        Answer::Partitions(rows) => partitions(rows),
         Answer::Workers(rows) => workers(rows),
         Answer::Caches(rows) => caches(rows),
         Answer::Config(config) => config.text.clone(),
@@ -392,6 +440,9 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "ran for {:.1} s\n", self.seconds)?;
         writeln!(f, "{}\n{}", ports(&self.ports), workers(&self.workers))?;
+        if !self.partitions.is_empty() {
+            writeln!(f, "{}", partitions(&self.partitions))?;
+        }
         if self.guests.is_empty() { Ok(()) } else { f.write_str(&guests(&self.guests)) }
     }
 }

@@ -57,6 +57,8 @@ pub enum Command {
     Flow(FlowArgs),
     /// Add ports to a running switch, or remove them
     Port(PortArgs),
+    /// Divide the queues of a running switch's ports anew
+    Partition(PartitionArgs),
     /// Have the running switch read its file again, as SIGHUP does
     Reload(SwitchArgs),
     /// Play a guest: a host, a generator, a reflector or a sink on a vhost-user socket
@@ -185,6 +187,8 @@ pub enum What {
     Status,
     /// Frames, bytes and drops by port
     Ports,
+    /// Who owns which queues of ports, and what they got
+    Partitions,
     /// Rules with their counters
     Flows,
     /// Learned addresses
@@ -285,6 +289,53 @@ pub enum PortChange {
         keys: Vec<(String, toml::Value)>,
     },
     /// Remove a port
+    Del {
+        /// Its name
+        name: String,
+    },
+}
+
+const PARTITION_EXAMPLES: &str = "\
+Examples:
+  ringway partition add vm1 port=wan matches=ip,nw_dst=10.1.0.1 queues=4-7 owner=port:vm1
+  ringway partition add voice port=wan matches=ip,nw_tos=184 queues=8 owner=bridge --before vm1
+  ringway partition mod vm1 port=wan 'matches=[\"ip,nw_dst=10.1.0.1\", \"arp,arp_tpa=10.1.0.1\"]' queues=4-7 owner=port:vm1
+  ringway partition del voice
+
+KEY=VALUE are the keys of [[partition]] in a file; a new one comes before the last one of its port, which takes the rest.
+Changes are there until the switch ends or reads its file again.";
+
+#[derive(Debug, Args)]
+#[command(after_help = PARTITION_EXAMPLES)]
+pub struct PartitionArgs {
+    #[command(subcommand)]
+    pub change: PartitionChange,
+    #[command(flatten)]
+    pub switch: SwitchArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PartitionChange {
+    /// Add a partition
+    Add {
+        /// Its name
+        name: String,
+        /// What it is to be, as in a file
+        #[arg(value_name = "KEY=VALUE", required = true, value_parser = assignment)]
+        keys: Vec<(String, toml::Value)>,
+        /// The partition that it goes before; the port's last when left out
+        #[arg(long, value_name = "NAME")]
+        before: Option<String>,
+    },
+    /// Replace a partition by another one of the same name, in the same place
+    Mod {
+        /// Its name
+        name: String,
+        /// What it is to be, as in a file
+        #[arg(value_name = "KEY=VALUE", required = true, value_parser = assignment)]
+        keys: Vec<(String, toml::Value)>,
+    },
+    /// Remove a partition
     Del {
         /// Its name
         name: String,

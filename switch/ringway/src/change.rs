@@ -1,8 +1,8 @@
-//! `ringway flow`, `port` and `reload`: changes to a running switch.
+//! `ringway flow`, `port`, `partition` and `reload`: changes to a running switch.
 
 use control::{Answer, Client, Request};
 
-use crate::args::{FlowArgs, FlowChange, PortArgs, PortChange, SwitchArgs};
+use crate::args::{FlowArgs, FlowChange, PartitionArgs, PartitionChange, PortArgs, PortChange, SwitchArgs};
 use crate::failure::Outcome;
 use crate::output;
 
@@ -41,8 +41,20 @@ pub fn flow(args: FlowArgs) -> Outcome {
 /// Adds or removes a port.
 pub fn port(args: PortArgs) -> Outcome {
     let request = match args.change {
-        PortChange::Add { name, keys } => Request::PortAdd { port: port_toml(name, keys) },
+        PortChange::Add { name, keys } => Request::PortAdd { port: named_toml(name, keys) },
         PortChange::Del { name } => Request::PortDel { name },
+    };
+    change(&args.switch, request)
+}
+
+/// Adds, changes or removes a partition of a port's queues.
+pub fn partition(args: PartitionArgs) -> Outcome {
+    let request = match args.change {
+        PartitionChange::Add { name, keys, before } => {
+            Request::PartitionAdd { partition: named_toml(name, keys), before }
+        }
+        PartitionChange::Mod { name, keys } => Request::PartitionMod { partition: named_toml(name, keys) },
+        PartitionChange::Del { name } => Request::PartitionDel { name },
     };
     change(&args.switch, request)
 }
@@ -61,8 +73,8 @@ fn change(switch: &SwitchArgs, request: Request) -> Outcome {
     }
 }
 
-/// The keys of a `[[port]]`, one a line.
-fn port_toml(name: String, keys: Vec<(String, toml::Value)>) -> String {
+/// The keys of a `[[port]]` or `[[partition]]`, one a line.
+fn named_toml(name: String, keys: Vec<(String, toml::Value)>) -> String {
     let name = ("name".to_owned(), toml::Value::String(name));
     std::iter::once(name).chain(keys).map(|(key, value)| format!("{key} = {value}\n")).collect()
 }
@@ -74,12 +86,12 @@ mod tests {
     #[test]
     fn a_port_is_written_as_a_file_would_have_it() {
         let keys = vec![("driver".to_owned(), "tap".into()), ("tag".to_owned(), 5.into())];
-        assert_eq!(port_toml("t0".into(), keys), "name = \"t0\"\ndriver = \"tap\"\ntag = 5\n");
+        assert_eq!(named_toml("t0".into(), keys), "name = \"t0\"\ndriver = \"tap\"\ntag = 5\n");
     }
 
     #[test]
     fn a_key_given_twice_stays_wrong() {
         let keys = vec![("tag".to_owned(), 5.into()), ("tag".to_owned(), 6.into())];
-        assert!(port_toml("t0".into(), keys).parse::<toml::Table>().is_err(), "the switch says so");
+        assert!(named_toml("t0".into(), keys).parse::<toml::Table>().is_err(), "the switch says so");
     }
 }

@@ -37,6 +37,7 @@ fn dispatch(command: Command) -> Outcome {
         Command::Show(args) => show::show(&args),
         Command::Flow(args) => change::flow(args),
         Command::Port(args) => change::port(args),
+        Command::Partition(args) => change::partition(args),
         Command::Reload(args) => change::reload(&args),
         Command::Guest(args) => guest::guest(&args),
         Command::Vm(args) => vm::vm(&args),

@@ -213,6 +213,20 @@ fn a_port_is_added_with_the_keys_of_a_file() {
 }
 
 #[test]
+fn a_partition_is_changed_with_the_keys_of_a_file() {
+    let files = Files::new();
+    let socket = files.path("ctl.sock");
+    let line = "~ partition p: matches";
+    let switch = switch_that_answers(&socket, json!({"ok": {"changed": [line]}}));
+    let socket = socket.to_str().unwrap();
+    let matches = "matches=[\"ip,nw_dst=10.0.0.1\", \"arp,arp_tpa=10.0.0.1\"]";
+    let output = ringway(&["partition", "--socket", socket, "mod", "p", "port=wan", matches, "queues=4-7"]);
+    assert_eq!((code(&output), stdout(&output)), (Some(0), format!("{line}\n")));
+    let keys = "name = \"p\"\nport = \"wan\"\nmatches = [\"ip,nw_dst=10.0.0.1\", \"arp,arp_tpa=10.0.0.1\"]\nqueues = \"4-7\"\n";
+    assert_eq!(switch.join().unwrap(), json!({"partition-mod": {"partition": keys}}));
+}
+
+#[test]
 fn no_switch_is_said_so() {
     let files = Files::new();
     let socket = files.path("nobody.sock").display().to_string();

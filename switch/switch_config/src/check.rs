@@ -1,5 +1,7 @@
 //! From keys to a [`Config`]: what single keys can't tell. Every finding is booked, none ends the search.
 
+mod partitions;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -12,9 +14,11 @@ use crate::flows::PortNumbers;
 use crate::keys::*;
 use crate::read::{At, FromToml, List, Node, Place, Reader, quoted, unknown_word};
 use crate::types::{
-    BridgeName, CpuId, CpuSet, EtherAddr, IfName, MacAddr, Mtu, PortName, PortNumber, QueuePairs, SocketPath,
-    VlanId, shorten,
+    BridgeName, CpuId, CpuSet, EtherAddr, IfName, MacAddr, Mtu, PartitionName, PortName, PortNumber,
+    QueuePairs, SocketPath, VlanId, shorten,
 };
+
+pub use partitions::{MATCHES_MAX, PARTITIONS_MAX};
 
 /// What a file is checked against besides itself.
 #[derive(Clone, Debug, Default)]
@@ -51,8 +55,9 @@ pub(crate) fn check(file: File, context: &Context, reader: &mut Reader<'_>) -> O
     let bridge_keys = list(file.bridge);
     let mut port_keys = list(file.port);
     let vm_keys = list(file.vm);
+    let partition_keys = list(file.partition);
     let base = control.as_ref().map(|control| control.socket.as_path().to_owned());
-    port_keys.extend(implied_ports(&vm_keys, &port_keys, &bridge_keys, base.as_deref()));
+    port_keys.extend(implied_ports(&vm_keys, &port_keys, &bridge_keys, &partition_keys, base.as_deref()));
     let bridge_names = Names::of(bridge_keys.iter().map(|keys| &keys.name), "bridge", checker.reader);
     let port_names = Names::of(port_keys.iter().map(|keys| &keys.name), "port", checker.reader);
 
@@ -62,6 +67,8 @@ pub(crate) fn check(file: File, context: &Context, reader: &mut Reader<'_>) -> O
         .filter_map(|keys| checker.flow(keys, &bridge_names, &port_names, &ports))
         .collect();
     let guests = checker.guests(list(file.guest), &port_names, &ports);
+    let machines = partitions::Machine::of(&vm_keys);
+    let partitions = checker.partitions(partition_keys, &port_names, &ports, &machines);
     let vms = checker.vms(vm_keys, &ports, base.as_deref());
     Some(Config {
         workers: Workers { cores: cores?, idle: idle(&workers)?, caches: caches(&workers)? },
@@ -76,6 +83,7 @@ pub(crate) fn check(file: File, context: &Context, reader: &mut Reader<'_>) -> O
         },
         bridges: bridge_keys.into_iter().filter_map(bridge).collect(),
         ports,
+        partitions,
         flows,
         guests,
         vms,
@@ -87,20 +95,28 @@ fn implied_ports(
     vms: &[VmKeys],
     ports: &[PortKeys],
     bridges: &[BridgeKeys],
+    partitions: &[PartitionKeys],
     control: Option<&Path>,
 ) -> Vec<PortKeys> {
     let listed: BTreeSet<_> = ports.iter().filter_map(|keys| Some(&keys.name.as_ref()?.value)).collect();
     let first_bridge = bridges.first().and_then(|keys| keys.name.as_ref());
+    // The owner of a partition belongs to the bridge of the port that is divided.
+    let divided_bridge = |partition: &PartitionName| {
+        let named = |keys: &&PartitionKeys| keys.name.as_ref().is_some_and(|at| at.value == *partition);
+        let port = &partitions.iter().find(named)?.port.as_ref()?.value;
+        ports.iter().find(|keys| keys.name.as_ref().is_some_and(|at| at.value == *port))?.bridge.as_ref()
+    };
     let nets = vms.iter().flat_map(|vm| vm.net.iter().flat_map(|at| &at.value.items));
     let implied = nets.filter_map(|net| {
-        let name = net.port.as_ref().filter(|name| !listed.contains(&name.value))?;
+        let name = net_port(net).filter(|name| !listed.contains(&name.value))?;
+        let bridge = net.partition.as_ref().and_then(|at| divided_bridge(&at.value)).or(first_bridge);
         let place = &net.place;
         let at = |value| At { value, place: place.clone() };
         let socket = vmm_config::port_path(control?, name.value.as_str());
         Some(PortKeys {
             place: place.clone(),
-            name: Some(name.clone()),
-            bridge: net.bridge.clone().or_else(|| Some(At { place: place.clone(), ..first_bridge?.clone() })),
+            name: Some(name),
+            bridge: net.bridge.clone().or_else(|| Some(At { place: place.clone(), ..bridge?.clone() })),
             driver: Some(At { value: DriverKind::VhostUser, place: place.clone() }),
             mtu: Some(At { value: Mtu::ETHERNET, place: place.clone() }),
             up: Some(At { value: true, place: place.clone() }),
@@ -110,6 +126,15 @@ fn implied_ports(
         })
     });
     implied.collect()
+}
+
+/// The port that a network device is one side of: that of a partition has the partition's name.
+fn net_port(net: &VmNetKeys) -> Option<At<PortName>> {
+    let partition = || {
+        let at = net.partition.as_ref()?;
+        Some(At { value: at.value.as_str().parse().ok()?, place: at.place.clone() })
+    };
+    net.port.clone().or_else(partition)
 }
 
 /// The keys of a table; with every default if the file doesn't have it.
@@ -828,7 +853,25 @@ impl Checker<'_, '_, '_> {
         ports: &[Port],
         used: &mut Unique<PortName>,
     ) -> Option<vmm_config::Net> {
-        let name = keys.port.as_ref()?;
+        match (&keys.port, &keys.partition) {
+            (None, None) => {
+                let allowed = "the name of a port as `port`, or of a partition as `partition`";
+                self.reader.missing(
+                    &keys.place,
+                    "the device is attached to nothing",
+                    Some(allowed.to_owned()),
+                );
+            }
+            (Some(_), Some(at)) => {
+                self.reader.error(
+                    &at.place,
+                    "the device has a `port` already",
+                    Some("one of the two".to_owned()),
+                );
+            }
+            _ => {}
+        }
+        let name = &net_port(keys)?;
         used.claim(name.value.clone(), &name.value, &name.place, self.reader);
         if let Some(at) = keys.ring_size.as_ref().filter(|at| !at.value.get().is_power_of_two()) {
             let what = format!("{} is no power of two", at.value);

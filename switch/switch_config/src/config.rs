@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crate::read::words;
 use crate::types::{
-    BridgeName, CpuId, Dpbp, Dpni, Dprc, EtherAddr, FileMode, GuestName, HostAddr, IfName, MacAddr, Mtu,
-    NetnsName, PortName, PortNumber, QueuePairs, SocketPath, VlanId,
+    BridgeName, CpuId, Dpbp, Dpni, Dprc, EtherAddr, FileMode, GuestName, HostAddr, IfName, MacAddr, Mtu, NetnsName,
+    OwnerWord, PartitionName, PortName, PortNumber, QueuePairs, QueueRange, SocketPath, VlanId,
 };
 
 /// A whole configuration, checked: names are unique, every reference leads somewhere, numbers are in range.
@@ -29,6 +29,8 @@ pub struct Config {
     pub bridges: Vec<Bridge>,
     /// `[[port]]`, in the order of the file.
     pub ports: Vec<Port>,
+    /// `[[partition]]`, in the order of the file.
+    pub partitions: Vec<Partition>,
     /// `[[flow]]`, in the order of the file.
     pub flows: Vec<Flow>,
     /// `[[guest]]`, in the order of the file.
@@ -51,6 +53,17 @@ impl Config {
     /// The ports of a bridge, in the order of the file.
     pub fn ports_of<'a>(&'a self, bridge: &'a BridgeName) -> impl Iterator<Item = &'a Port> {
         self.ports.iter().filter(move |port| port.bridge == *bridge)
+    }
+
+    /// The partitions of a port, in order: none, or a table whose last one takes what the others don't.
+    pub fn partitions_of<'a>(&'a self, port: &'a PortName) -> impl Iterator<Item = &'a Partition> {
+        self.partitions.iter().filter(move |partition| partition.port == *port)
+    }
+
+    /// The port whose queues this port owns some of.
+    pub fn divided_by_owner(&self, owner: &PortName) -> Option<&PortName> {
+        let owned = self.partitions.iter().find(|partition| partition.owner_port.as_ref() == Some(owner))?;
+        Some(&owned.port)
     }
 }
 
@@ -462,6 +475,94 @@ pub enum Loops {
     Times(NonZeroU64),
     /// Until the switch ends.
     Forever,
+}
+
+/// A part of a port's queues, and who owns it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Partition {
+    /// Its name, unique.
+    pub name: PartitionName,
+    /// The port that is divided.
+    pub port: PortName,
+    /// Which frames belong to it, as written, known to be right; [`Partition::ANY`] alone in a port's last partition.
+    pub matches: Vec<String>,
+    /// Its queues.
+    pub queues: QueueRange,
+    /// Who gets its frames, as written.
+    pub owner: OwnerWord,
+    /// The owner's port; `None` for the bridge.
+    pub owner_port: Option<PortName>,
+    /// Which of the owner's queue pairs gets a frame.
+    pub mapping: PartitionMapping,
+    /// Whether workers poll for its frames.
+    pub receive: Receive,
+    /// The only source address that the owner may send from.
+    pub source_mac: Option<MacAddr>,
+    /// The only IP addresses that the owner may send from; any if empty.
+    pub source_ip: Vec<IpAddr>,
+    /// What it needs of DPAA2 hardware, if the port is on it.
+    pub hardware: Option<PartitionHardware>,
+}
+
+impl Partition {
+    /// What stands for every frame.
+    pub const ANY: &str = "any";
+
+    /// Which frames belong to it, any one of these; none for every frame.
+    ///
+    /// # Panics
+    /// When a match isn't one: the reader of the file takes only those that are.
+    pub fn parsed_matches(&self) -> Vec<flow_text::Match> {
+        let texts = self.matches.iter().filter(|text| *text != Self::ANY);
+        let parse = |text| flow_text::parse_match(text, &flow_text::NoPorts);
+        texts.map(|text| parse(text).expect("checked when the file was read")).collect()
+    }
+}
+
+/// What a partition needs of DPAA2 hardware.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionHardware {
+    /// The pool its frames lie in; the port's if `None`.
+    pub dpbp: Option<Dpbp>,
+    /// How many buffers that is filled with, if not as `[[fslmc.pool]]` says.
+    pub pool: Option<u32>,
+    /// Its share of the wire.
+    pub tx_share: TxShare,
+}
+
+/// A share of the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TxShare {
+    /// In proportion to the others' weights.
+    Weight(u16),
+    /// Before all others.
+    Strict,
+}
+
+impl TxShare {
+    /// Weights there are.
+    pub const WEIGHTS: std::ops::RangeInclusive<u16> = 100..=10_000;
+    /// The same share for all.
+    pub const EQUAL: TxShare = TxShare::Weight(100);
+    pub(crate) const RULE: &str = "a weight from 100 to 10000, or \"strict\"";
+}
+
+words! {
+    /// Which of the owner's queue pairs gets a frame of a partition.
+    pub enum PartitionMapping {
+        /// Queue i of the partition goes to pair i; with fewer pairs, in turn.
+        Pairs = "pairs",
+        /// Each flow of any queue goes to the pair that a hash of its addresses and ports says.
+        Hash = "hash",
+    }
+
+    /// How workers find the frames of a partition.
+    pub enum Receive {
+        /// They may sleep until there are some.
+        Interrupt = "interrupt",
+        /// They poll and never sleep.
+        Poll = "poll",
+    }
 }
 
 /// A rule of a bridge.

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
 
-use crate::config::{Bridge, Config, Driver, Flow, Guest, Port};
-use crate::types::{BridgeName, GuestName, PortName};
+use crate::config::{Bridge, Config, Driver, Flow, Guest, Partition, Port};
+use crate::types::{BridgeName, GuestName, PartitionName, PortName};
 
 /// What is different, in the order in which it is to be done: what goes first, then what changes, then what comes.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -70,6 +70,17 @@ pub enum Change {
         /// Keys that differ, and need this.
         keys: Vec<&'static str>,
     },
+    /// A partition goes.
+    PartitionRemoved(PartitionName),
+    /// A partition changes.
+    PartitionChanged {
+        /// What it is to be.
+        partition: Partition,
+        /// Keys that differ.
+        keys: Vec<&'static str>,
+    },
+    /// A partition comes.
+    PartitionAdded(Partition),
     /// A bridge comes.
     BridgeAdded(Bridge),
     /// A port comes.
@@ -94,6 +105,15 @@ impl fmt::Display for Change {
             Change::PortReplaced { port, keys } => {
                 write!(f, "~ port {} (its peer is disconnected): {}", port.name, keys.join(", "))
             }
+            Change::PartitionRemoved(name) => write!(f, "- partition {name}"),
+            Change::PartitionChanged { partition, keys } => {
+                write!(f, "~ partition {}: {}", partition.name, keys.join(", "))
+            }
+            Change::PartitionAdded(partition) => write!(
+                f,
+                "+ partition {} of {} ({}), queues {}",
+                partition.name, partition.port, partition.owner, partition.queues
+            ),
             Change::BridgeAdded(bridge) => write!(f, "+ bridge {}", bridge.name),
             Change::PortAdded(port) => {
                 write!(f, "+ port {} on {} ({})", port.name, port.bridge, port.driver.word())
@@ -150,9 +170,13 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     for port in &new.ports {
         match old.port(&port.name) {
             None => changes.push(Change::PortAdded(port.clone())),
-            Some(old) => changes.extend(port_change(old, port)),
+            Some(before) => {
+                let queues_differ = queues_of(old, port) != queues_of(new, port);
+                changes.extend(port_change(before, port, queues_differ));
+            }
         }
     }
+    changes.extend(partition_changes(old, new));
     changes.extend(bridges_gone);
     changes.extend(flows_new.into_iter().map(Change::FlowAdded));
     changes.extend(guests_new.into_iter().map(Change::GuestAdded));
@@ -213,9 +237,56 @@ fn bridge_keys(old: &Bridge, new: &Bridge) -> Vec<&'static str> {
     ])
 }
 
-fn port_change(old: &Port, new: &Port) -> Option<Change> {
-    let mut replacing =
-        differing([("number", old.number != new.number), ("queues", old.queues != new.queues)]);
+/// What partitions want of a hardware port that can only be had when it is opened.
+fn queues_of(config: &Config, port: &Port) -> Vec<impl PartialEq> {
+    let hardware = |partition: &Partition| {
+        let hardware = partition.hardware?;
+        Some((partition.queues, hardware.dpbp, hardware.pool))
+    };
+    config.partitions_of(&port.name).filter_map(hardware).collect()
+}
+
+fn partition_changes(old: &Config, new: &Config) -> Vec<Change> {
+    let find = |config: &Config, name: &PartitionName| config.partitions.iter().position(|p| p.name == *name);
+    let gone = old.partitions.iter().filter(|partition| find(new, &partition.name).is_none());
+    let mut changes: Vec<_> = gone.map(|gone| Change::PartitionRemoved(gone.name.clone())).collect();
+    // Who goes before whom decides, too: compared with those that are in both.
+    let order = |config: &Config, other: &Config, port: &PortName| -> Vec<PartitionName> {
+        let both = config.partitions_of(port).filter(|partition| find(other, &partition.name).is_some());
+        both.map(|partition| partition.name.clone()).collect()
+    };
+    for partition in &new.partitions {
+        let Some(before) = find(old, &partition.name).map(|at| &old.partitions[at]) else {
+            changes.push(Change::PartitionAdded(partition.clone()));
+            continue;
+        };
+        let moved = |name| order(old, new, name).iter().position(|p| *p == partition.name);
+        let place = order(new, old, &partition.port).iter().position(|p| *p == partition.name);
+        let keys = differing([
+            ("port", before.port != partition.port),
+            ("matches", before.matches != partition.matches),
+            ("queues", before.queues != partition.queues),
+            ("owner", before.owner != partition.owner || before.owner_port != partition.owner_port),
+            ("mapping", before.mapping != partition.mapping),
+            ("receive", before.receive != partition.receive),
+            ("source_mac", before.source_mac != partition.source_mac),
+            ("source_ip", before.source_ip != partition.source_ip),
+            ("dpbp, pool, tx_share", before.hardware != partition.hardware),
+            ("its place", before.port == partition.port && moved(&partition.port) != place),
+        ]);
+        if !keys.is_empty() {
+            changes.push(Change::PartitionChanged { partition: partition.clone(), keys });
+        }
+    }
+    changes
+}
+
+fn port_change(old: &Port, new: &Port, queues_differ: bool) -> Option<Change> {
+    let mut replacing = differing([
+        ("number", old.number != new.number),
+        ("queues", old.queues != new.queues),
+        ("queues and pools of its partitions", queues_differ),
+    ]);
     replacing.extend(driver_keys(&old.driver, &new.driver));
     if !replacing.is_empty() {
         return Some(Change::PortReplaced { port: new.clone(), keys: replacing });

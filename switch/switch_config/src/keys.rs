@@ -8,15 +8,16 @@ use std::ops::RangeInclusive;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use crate::config::{
-    DriverKind, Feature, Flows, FrameSize, HashField, HugePages, Loops, Pace, Rate, RingSize, RoleKind,
-    SocketMode, VmCpus, Window,
+    DriverKind, Feature, Flows, FrameSize, HashField, HugePages, Loops, Pace, PartitionMapping, Rate, Receive, RingSize,
+    RoleKind, SocketMode, TxShare, VmCpus, Window,
 };
 use crate::read::{
     At, FromToml, List, Node, Place, Reader, from_integer, from_string, integer, section, text, words,
 };
 use crate::types::{
-    BridgeName, CpuId, Dpbp, Dpni, Dprc, EtherAddr, FileMode, GuestName, HostAddr, IfName, Invalid, MacAddr,
-    Mtu, NAME_RULE, NetnsName, PortName, PortNumber, QueuePairs, SocketPath, VlanId, number_type, shorten,
+    BridgeName, CpuId, Dpbp, Dpni, Dprc, EtherAddr, FileMode, GuestName, HostAddr, IfName, Invalid, MacAddr, Mtu,
+    NAME_RULE, NetnsName, OwnerWord, PartitionName, PortName, PortNumber, QueuePairs, QueueRange, SocketPath,
+    VlanId, number_type, shorten,
 };
 
 /// The control socket's path when the file names none.
@@ -38,6 +39,8 @@ section! {
         bridge: List<BridgeKeys>, optional;
         /// The ports.
         port: List<PortKeys>, optional;
+        /// Who owns which of a port's queues.
+        partition: List<PartitionKeys>, optional;
         /// The rules.
         flow: List<FlowKeys>, optional;
         /// Guests that Ringway itself plays, for demos and tests.
@@ -198,6 +201,38 @@ section! {
         repeat: Loops, optional;
     }
 
+    /// A part of a port's queues, and who owns it. A port's partitions are its table: a frame belongs to the first whose
+    /// `matches` it meets.
+    PartitionKeys {
+        /// Its name.
+        name: PartitionName, required;
+        /// The port whose queues these are.
+        port: PortName, required;
+        /// Which frames belong to it: a match in the words of flow strings such as "ip,nw_dst=10.0.0.1", or a list of them;
+        /// "any" for what no other partition matches, in the last one of a port.
+        matches: MatchTexts, required;
+        /// Its queues, counted from 0 over the port: a number or a range such as "4-7". A port's partitions cover its
+        /// queues without gaps.
+        queues: QueueRange, required;
+        /// Who gets its frames: "bridge" (that of the port), "port:NAME" (a vhost-user port), or "vm:NAME" (a virtual machine
+        /// of this file).
+        owner: OwnerWord, required;
+        /// Which of the owner's queue pairs gets a frame.
+        mapping: PartitionMapping, default(PartitionMapping::Pairs);
+        /// Whether workers poll for its frames or sleep until there are some.
+        receive: Receive, default(Receive::Interrupt);
+        /// The only source address that its owner may send from.
+        source_mac: MacAddr, optional;
+        /// The only IP addresses that its owner may send from, in IP and ARP.
+        source_ip: List<At<Address>>, optional;
+        /// dpaa2: its share of the wire beside the others', or "strict" to go before all of them. 100 when left out.
+        tx_share: TxShare, optional;
+        /// dpaa2: the buffer pool its frames lie in. One partition of a port may leave it out and uses the port's.
+        dpbp: Dpbp, optional;
+        /// dpaa2: how many buffers `dpbp` is filled with: more than as many of its frames never wait. 4096 when left out.
+        pool: PoolBuffers, optional;
+    }
+
     /// A rule of a bridge.
     FlowKeys {
         /// The bridge.
@@ -234,7 +269,10 @@ section! {
     /// A network device of a virtual machine.
     VmNetKeys {
         /// The port of the switch it is one side of: a vhost-user port of this file, or a new one of this name.
-        port: PortName, required;
+        /// (Either this or `partition`.)
+        port: PortName, optional;
+        /// The partition it owns, whose `owner` is this machine: a new port of the partition's name.
+        partition: PartitionName, optional;
         /// With a new port: the bridge it belongs to. The file's first when left out.
         bridge: BridgeName, optional;
         /// What moves its frames.
@@ -374,7 +412,7 @@ impl Millis {
 }
 
 impl PoolBuffers {
-    const DEFAULT: PoolBuffers = Self::new(4096).expect("in range");
+    pub(crate) const DEFAULT: PoolBuffers = Self::new(4096).expect("in range");
 }
 
 impl BufferBytes {
@@ -428,6 +466,8 @@ from_integer! {
 
 from_string! {
     PortName: NAME_RULE, { "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_.-]{0,62}$" };
+    PartitionName: NAME_RULE, { "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_.-]{0,62}$" };
+    OwnerWord: OwnerWord::RULE, { "type": "string", "pattern": "^(bridge|port:.+|vm:.+)$" };
     BridgeName: NAME_RULE, { "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_.-]{0,62}$" };
     GuestName: NAME_RULE, { "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_.-]{0,62}$" };
     IfName: IfName::RULE, { "type": "string", "minLength": 1, "maxLength": 15 };
@@ -520,6 +560,92 @@ impl JsonSchema for VlanRange {
             {"type": "integer", "minimum": 0, "maximum": 4094},
             {"type": "string", "pattern": "^[0-9]{1,4}-[0-9]{1,4}$"},
         ]})
+    }
+}
+
+/// A match or a list of them.
+#[derive(Clone, Debug)]
+pub(crate) struct MatchTexts(pub List<At<String>>);
+
+impl FromToml for MatchTexts {
+    fn from_toml(node: Node<'_, '_>, reader: &mut Reader<'_>) -> Option<Self> {
+        match node.value {
+            toml::de::DeValue::Array(_) => List::from_toml(node, reader).map(Self),
+            _ => {
+                let place = node.place.clone();
+                let value = text(&node, "a match, or a list of matches", reader)?.to_owned();
+                Some(Self(List { items: vec![At { value, place }], complete: true }))
+            }
+        }
+    }
+}
+
+impl JsonSchema for MatchTexts {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "MatchTexts".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]})
+    }
+}
+
+impl FromToml for QueueRange {
+    fn from_toml(node: Node<'_, '_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let range = match integer(node.value) {
+            Some(number) => QueueRange::from_number(number),
+            None => text(&node, QueueRange::RULE, reader)?.parse(),
+        };
+        range.map_err(|invalid| reader.invalid(&node.place, invalid)).ok()
+    }
+}
+
+impl JsonSchema for QueueRange {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "QueueRange".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"oneOf": [
+            {"type": "integer", "minimum": 0, "maximum": QueueRange::LAST},
+            {"type": "string", "pattern": "^[0-9]{1,3}(-[0-9]{1,3})?$"},
+        ]})
+    }
+}
+
+impl FromToml for TxShare {
+    fn from_toml(node: Node<'_, '_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let share = match (integer(node.value), node.value) {
+            (Some(weight), _) => u16::try_from(weight).ok().filter(|w| TxShare::WEIGHTS.contains(w)),
+            (None, toml::de::DeValue::String(word)) if word == "strict" => return Some(TxShare::Strict),
+            _ => None,
+        };
+        if share.is_none() {
+            reader.error(&node.place, "this is no share of a wire", Some(TxShare::RULE.to_owned()));
+        }
+        share.map(TxShare::Weight)
+    }
+}
+
+impl JsonSchema for TxShare {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "TxShare".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"oneOf": [{"type": "integer", "minimum": 100, "maximum": 10_000}, {"const": "strict"}]})
     }
 }
 

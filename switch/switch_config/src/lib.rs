@@ -33,7 +33,7 @@ mod read;
 mod schema;
 mod types;
 
-pub use check::{Context, PORTS_MAX};
+pub use check::{Context, MATCHES_MAX, PARTITIONS_MAX, PORTS_MAX};
 pub use config::*;
 pub use diff::{Change, Diff, Fixed, diff};
 pub use error::{ConfigError, ConfigErrors, LoadError};
@@ -41,9 +41,10 @@ pub use flows::PortNumbers;
 pub use fuzz::fuzz_config;
 pub use keys::DEFAULT_CONTROL_SOCKET;
 pub use load::{FILE_BYTES_MAX, load, parse, parse_file, read as read_file, this_machine};
-pub use print::{print, print_port};
+pub use print::{PartitionPlace, print, print_port, print_with_partition};
 pub use schema::schema;
 pub use types::{
-    BridgeName, CpuId, CpuSet, Dpbp, Dpni, Dprc, EtherAddr, FileMode, GuestName, HostAddr, IfName, Invalid,
-    MacAddr, Mtu, NetnsName, PortName, PortNumber, QueuePairs, SocketPath, VlanId,
+    BridgeName, CpuId, CpuSet, Dpbp, Dpni, Dprc, EtherAddr, FileMode, GuestName, HostAddr, IfName, Invalid, MacAddr,
+    Mtu, NetnsName, OwnerWord, PartitionName, PortName, PortNumber, QueuePairs, QueueRange, SocketPath,
+    VlanId,
 };

@@ -27,6 +27,10 @@ pub fn print(config: &Config) -> String {
         page.header("[[port]]");
         port(&mut page, each);
     }
+    for each in &config.partitions {
+        page.header("[[partition]]");
+        partition(&mut page, each);
+    }
     for flow in &config.flows {
         page.header("[[flow]]");
         page.text("bridge", &flow.bridge);
@@ -46,6 +50,51 @@ pub fn print_port(config: &Port) -> String {
     let mut page = Page::default();
     port(&mut page, config);
     page.0
+}
+
+/// Where a partition goes among others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PartitionPlace<'a> {
+    /// In front of the last one of its port.
+    BeforeDefault,
+    /// In front of this one.
+    Before(&'a str),
+    /// Where the one of its name is now, which goes.
+    Same,
+}
+
+/// The text of `config` with a partition more, or another in the place of one. `keys` are those of a `[[partition]]`, one a
+/// line. `None` when there is no such place.
+pub fn print_with_partition(config: &Config, keys: &str, place: PartitionPlace<'_>) -> Option<String> {
+    let table: toml::Table = keys.parse().unwrap_or_default();
+    let word = |key: &str| table.get(key).and_then(Value::as_str).unwrap_or_default();
+    let (name, port) = (word("name"), word("port"));
+    let partitions = &config.partitions;
+    let named = |name: &str| partitions.iter().position(|partition| partition.name.as_str() == name);
+    let at = match place {
+        PartitionPlace::BeforeDefault => {
+            let last = partitions.iter().rposition(|partition| partition.port.as_str() == port);
+            last.unwrap_or(partitions.len())
+        }
+        PartitionPlace::Before(name) => named(name)?,
+        PartitionPlace::Same => named(name)?,
+    };
+    let mut page = Page(print(&Config { partitions: vec![], ..config.clone() }));
+    for (index, each) in partitions.iter().enumerate() {
+        if index == at {
+            page.header("[[partition]]");
+            page.line(keys);
+        }
+        if index != at || place != PartitionPlace::Same {
+            page.header("[[partition]]");
+            partition(&mut page, each);
+        }
+    }
+    if at == partitions.len() {
+        page.header("[[partition]]");
+        page.line(keys);
+    }
+    Some(page.0)
 }
 
 #[derive(Default)]
@@ -218,6 +267,33 @@ fn vlan(page: &mut Page, vlan: &VlanMode) {
     }
     if let Some(VlanSet::Some(trunks)) = trunks {
         page.set("trunks", list(trunks.iter().map(|vlan| i64::from(vlan.get()))));
+    }
+}
+
+fn partition(page: &mut Page, partition: &Partition) {
+    page.text("name", &partition.name);
+    page.text("port", &partition.port);
+    page.set("matches", list(partition.matches.iter().map(String::as_str)));
+    page.text("queues", partition.queues);
+    page.text("owner", &partition.owner);
+    page.text("mapping", partition.mapping);
+    page.text("receive", partition.receive);
+    if let Some(mac) = partition.source_mac {
+        page.text("source_mac", mac);
+    }
+    if !partition.source_ip.is_empty() {
+        page.set("source_ip", list(partition.source_ip.iter().map(ToString::to_string)));
+    }
+    let Some(hardware) = &partition.hardware else { return };
+    match hardware.tx_share {
+        TxShare::Strict => page.text("tx_share", "strict"),
+        TxShare::Weight(weight) => page.number("tx_share", weight),
+    }
+    if let Some(dpbp) = hardware.dpbp {
+        page.text("dpbp", dpbp);
+    }
+    if let Some(pool) = hardware.pool {
+        page.number("pool", pool);
     }
 }
 

@@ -102,6 +102,8 @@ name_type! {
     BridgeName;
     /// The name of a guest that Ringway itself plays.
     GuestName;
+    /// The name of a partition of a port's queues.
+    PartitionName;
 }
 
 macro_rules! object_type {
@@ -423,6 +425,116 @@ impl Serialize for HostAddr {
     }
 }
 
+/// Queues of a port that follow each other: `3`, or `4-7`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct QueueRange {
+    first: u16,
+    last: u16,
+}
+
+impl QueueRange {
+    /// The last queue a port can have.
+    pub const LAST: u16 = 127;
+    pub(crate) const RULE: &str = "a queue (0 to 127) or a range such as \"4-7\"";
+
+    /// The queues from `first` to `last`.
+    pub fn new(first: u16, last: u16) -> Option<Self> {
+        (first <= last && last <= Self::LAST).then_some(Self { first, last })
+    }
+
+    pub(crate) fn from_number(number: i64) -> Result<Self, Invalid> {
+        let queue = u16::try_from(number).ok().and_then(|queue| Self::new(queue, queue));
+        queue.ok_or_else(|| Invalid::new(format!("there is no queue {number}"), Self::RULE))
+    }
+
+    /// The first queue.
+    pub const fn first(self) -> u16 {
+        self.first
+    }
+
+    /// The last queue.
+    pub const fn last(self) -> u16 {
+        self.last
+    }
+
+    /// How many there are: at least one.
+    pub const fn count(self) -> u16 {
+        self.last - self.first + 1
+    }
+
+    /// Whether both have a queue.
+    pub const fn overlaps(self, other: QueueRange) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
+}
+
+impl FromStr for QueueRange {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let number = |text: &str| {
+            let is_number = (1..=3).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+            text.parse::<u16>().ok().filter(|_| is_number)
+        };
+        let range = number(first).zip(number(last)).and_then(|(first, last)| Self::new(first, last));
+        range.ok_or_else(|| Invalid::new(format!("`{}` is no range of queues", shorten(text)), Self::RULE))
+    }
+}
+
+impl fmt::Display for QueueRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.count() {
+            1 => write!(f, "{}", self.first),
+            _ => write!(f, "{}-{}", self.first, self.last),
+        }
+    }
+}
+
+impl Serialize for QueueRange {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Who gets a partition's frames, as the file says it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum OwnerWord {
+    /// `bridge`: the bridge of the divided port.
+    Bridge,
+    /// `port:NAME`: a vhost-user port.
+    Port(PortName),
+    /// `vm:NAME`: a virtual machine.
+    Vm(String),
+}
+
+impl OwnerWord {
+    pub(crate) const RULE: &str = "\"bridge\", \"port:\" and a port's name, or \"vm:\" and a machine's";
+}
+
+impl FromStr for OwnerWord {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text.split_once(':') {
+            None if text == "bridge" => Ok(OwnerWord::Bridge),
+            Some(("port", name)) => name.parse().map(OwnerWord::Port),
+            Some(("vm", name)) if !name.is_empty() => Ok(OwnerWord::Vm(name.to_owned())),
+            _ => Err(Invalid::new(format!("`{}` is no owner", shorten(text)), Self::RULE)),
+        }
+    }
+}
+
+impl fmt::Display for OwnerWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OwnerWord::Bridge => f.write_str("bridge"),
+            OwnerWord::Port(name) => write!(f, "port:{name}"),
+            OwnerWord::Vm(name) => write!(f, "vm:{name}"),
+        }
+    }
+}
+
 /// The path of a Unix socket: short enough for the kernel (107 bytes).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
@@ -599,6 +711,27 @@ mod tests {
         let has = |n| set.contains(CpuId::new(n).unwrap());
         assert!(has(0) && has(2) && !has(3) && has(8));
         assert_eq!(set.to_string(), "0-2,8");
+    }
+
+    #[test]
+    fn ranges_of_queues_are_numbers_in_order() {
+        assert_eq!("4-7".parse::<QueueRange>().unwrap(), QueueRange::new(4, 7).unwrap());
+        assert_eq!("4-4".parse::<QueueRange>().unwrap().to_string(), "4");
+        for bad in ["", "7-4", "128", "0-128", "-1", "1-", "+1", "a", "0001"] {
+            assert!(bad.parse::<QueueRange>().is_err(), "{bad:?}");
+        }
+        let of = |text: &str| text.parse::<QueueRange>().unwrap();
+        assert!(of("0-3").overlaps(of("3-5")) && !of("0-3").overlaps(of("4-5")));
+    }
+
+    #[test]
+    fn owners_read_as_they_print() {
+        for word in ["bridge", "port:vm0", "vm:one"] {
+            assert_eq!(word.parse::<OwnerWord>().unwrap().to_string(), word);
+        }
+        for bad in ["", "vm", "vm:", "port:", "port:1", "bridge:br0", "none"] {
+            assert!(bad.parse::<OwnerWord>().is_err(), "{bad:?}");
+        }
     }
 
     #[test]

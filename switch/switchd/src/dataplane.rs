@@ -13,7 +13,7 @@ use packet::HugePages;
 use port::{PortCounters, PortId, RxQueue, TxQueue};
 use sandbox::{Capabilities, Role};
 use worker::{
-    BridgePlane, CacheSizes, Clock, Command, Done, FaultSink, Idle, Mailbox, Pending, Plane, PortPlane,
+    BridgePlane, CacheSizes, Clock, Command, Done, FaultSink, Idle, Mailbox, Part, Pending, Plane, PortPlane,
     PuntQueue, Rules, RxSlot, TxPort, Worker, WorkerConfig, WorkerStats,
 };
 
@@ -75,6 +75,10 @@ struct PortState {
     rx: BTreeMap<u16, usize>,
     /// Where the operator wants each receive queue.
     placement: BTreeMap<u16, usize>,
+    /// What it has to do with divided queues.
+    part: Option<Part>,
+    /// Counters of what partitions deliver, or have delivered, to it.
+    delivered: Vec<Arc<PortCounters>>,
 }
 
 /// The workers, and the switch as they see it.
@@ -229,9 +233,24 @@ impl Dataplane {
         self.workers.len()
     }
 
-    /// Counters of a port, one set a worker.
-    pub fn counters(&self, port: PortId) -> &[Arc<PortCounters>] {
-        self.ports.get(&port).map_or(&[], |p| &p.counters)
+    /// Counters of a port: one set a worker, then those of the partitions that deliver to it.
+    pub fn counters(&self, port: PortId) -> Vec<Arc<PortCounters>> {
+        let all = |p: &PortState| p.counters.iter().chain(&p.delivered).cloned().collect();
+        self.ports.get(&port).map_or(vec![], all)
+    }
+
+    /// Says what ports have to do with divided queues; those that aren't named have nothing. Takes effect with
+    /// [`publish`](Self::publish).
+    pub fn set_parts(&mut self, mut parts: BTreeMap<PortId, (Part, Vec<Arc<PortCounters>>)>) {
+        for (id, port) in &mut self.ports {
+            let (part, delivered) = parts.remove(id).unzip();
+            port.part = part;
+            for counters in delivered.into_iter().flatten() {
+                if !port.delivered.iter().any(|known| Arc::ptr_eq(known, &counters)) {
+                    port.delivered.push(counters);
+                }
+            }
+        }
     }
 
     /// Receive queues of a port and the core that serves each.
@@ -256,6 +275,8 @@ impl Dataplane {
             tx: BTreeMap::new(),
             rx: BTreeMap::new(),
             placement: BTreeMap::new(),
+            part: None,
+            delivered: Vec::new(),
         });
         port.setup = setup;
         port.placement = placement;
@@ -316,6 +337,7 @@ impl Dataplane {
                 admin_up: port.setup.admin_up,
                 tx: port.tx.values().cloned().collect(),
                 counters: port.counters.clone(),
+                part: port.part.clone(),
             });
         }
         Plane { bridges: self.bridges.clone(), ports }

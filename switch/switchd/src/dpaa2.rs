@@ -1,6 +1,7 @@
 //! The DPAA2 hardware of the switch, opened with the first port that is on it, and its ports' links.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -11,12 +12,17 @@ use anyhow::Context;
 use dpaa2_defs::mc::object::ObjectType;
 use dpaa2_model::{Description, Model, ModelBus, SharedModel};
 use dpaa2_port::classify::{Extract, Protocol, field};
-use dpaa2_port::{Dpaa2, Dpaa2Handle, Dpaa2Port, PoolConfig, PoolUse, PortConfig, RxClass, TxRate, TxShare};
+use dpaa2_port::{
+    ClassTable, Classification, Dpaa2, Dpaa2Error, Dpaa2Handle, Dpaa2Port, PoolAccount, PoolConfig, PoolUse,
+    PortConfig, RxClass, TxRate, TxShare, class_table,
+};
 use fslmc_bus::vfio::{Roots, VfioBus};
 use port::PortId;
-use switch_config::{Fslmc, FslmcBus, HashField};
+use switch_config::{Fslmc, FslmcBus, HashField, Partition};
 use tokio::net::unix::pipe::Receiver;
 use tokio::task::JoinHandle;
+
+use worker::Sorted;
 
 use crate::dataplane::Dataplane;
 
@@ -38,6 +44,8 @@ struct Opening {
     /// The core of each worker.
     cores: Vec<usize>,
     opened: OnceCell<Opened>,
+    /// What interfaces of divided ports can classify by.
+    known: RefCell<BTreeMap<u32, Classification>>,
 }
 
 enum Opened {
@@ -56,7 +64,12 @@ impl Drop for Opening {
 impl Hardware {
     /// The hardware that the file describes, for workers on these cores. Nothing is opened yet: a predecessor may still have it.
     pub fn new(config: Option<&Fslmc>, cores: Vec<usize>) -> Hardware {
-        Hardware(Rc::new(Opening { config: config.cloned(), cores, opened: OnceCell::new() }))
+        Hardware(Rc::new(Opening {
+            config: config.cloned(),
+            cores,
+            opened: OnceCell::new(),
+            known: RefCell::default(),
+        }))
     }
 
     /// Opens the interface of a port.
@@ -67,18 +80,164 @@ impl Hardware {
         &self,
         config: &switch_config::Port,
         dpaa2: &switch_config::Dpaa2,
-    ) -> anyhow::Result<Dpaa2Port> {
+        partitions: &[&Partition],
+    ) -> anyhow::Result<(Dpaa2Port, Sorted)> {
         let fslmc = self.0.config.as_ref().context("the file has no section [fslmc]")?;
         if self.0.opened.get().is_none() {
             let opened = open(fslmc, &self.0.cores)?;
             assert!(self.0.opened.set(opened).is_ok(), "one thread opens the hardware");
         }
-        let config = port_config(fslmc, config, dpaa2);
-        Ok(match self.0.opened.get().expect("just opened") {
-            Opened::Vfio(hardware) => hardware.open_port(&config),
-            Opened::Model { hardware, .. } => hardware.open_port(&config),
-        }?)
+        let opened = self.0.opened.get().expect("just opened");
+        let port = port_config(fslmc, config, dpaa2);
+        if partitions.is_empty() {
+            return Ok((opened.open_port(&port)?, Sorted::BySoftware));
+        }
+        let has = opened.classification(dpaa2.dpni.number())?;
+        self.0.known.borrow_mut().insert(dpaa2.dpni.number(), has);
+        match divided(&port, fslmc, partitions, &has)? {
+            Ok(port) => Ok((opened.open_port(&port)?, Sorted::ByHardware)),
+            Err(why) => {
+                tracing::warn!(port = %config.name, "its partitions are sorted in software: {why}");
+                Ok((opened.open_port(&port)?, Sorted::BySoftware))
+            }
+        }
     }
+
+    /// Has the hardware of a running port sort its frames as these partitions say.
+    ///
+    /// # Errors
+    /// It can't, or the firmware refuses.
+    pub fn sort(
+        &self,
+        running: &RunningDpaa2,
+        dpaa2: &switch_config::Dpaa2,
+        partitions: &[&Partition],
+    ) -> anyhow::Result<()> {
+        let has = self.0.known.borrow().get(&dpaa2.dpni.number()).copied();
+        let has = has.context("it was opened without partitions")?;
+        let table = table(&in_order(partitions), &has).map_err(anyhow::Error::msg)?;
+        Ok(running.handle.set_class_table(Some(&table))?)
+    }
+
+    /// What is in the pools of the hardware that is open.
+    pub fn accounts(&self) -> Vec<PoolAccount> {
+        let accounts = self.0.opened.get().map(|opened| match opened {
+            Opened::Vfio(hardware) => hardware.accounts(),
+            Opened::Model { hardware, .. } => hardware.accounts(),
+        });
+        // A portal that doesn't answer stops the ports' queues; here there is just nothing to show.
+        accounts.and_then(Result::ok).unwrap_or_default()
+    }
+}
+
+impl Opened {
+    fn open_port(&self, config: &PortConfig) -> Result<Dpaa2Port, Dpaa2Error> {
+        match self {
+            Opened::Vfio(hardware) => hardware.open_port(config),
+            Opened::Model { hardware, .. } => hardware.open_port(config),
+        }
+    }
+
+    fn classification(&self, dpni: u32) -> Result<Classification, Dpaa2Error> {
+        match self {
+            Opened::Vfio(hardware) => hardware.classification(dpni),
+            Opened::Model { hardware, .. } => hardware.classification(dpni),
+        }
+    }
+}
+
+/// The partitions in the order of their queues: each is the traffic class of its place, so that a receive queue's number is
+/// the same in the file and in hardware. With each, its place in the file.
+fn in_order<'a>(partitions: &[&'a Partition]) -> Vec<(usize, &'a Partition)> {
+    let mut classes: Vec<_> = partitions.iter().copied().enumerate().collect();
+    classes.sort_by_key(|(_, partition)| partition.queues.first());
+    classes
+}
+
+/// How hardware is to tell the classes of frames, or why it can't.
+fn table(classes: &[(usize, &Partition)], has: &Classification) -> Result<ClassTable, String> {
+    let mut matches = vec![];
+    for (class, (place, partition)) in classes.iter().enumerate() {
+        matches.extend(partition.parsed_matches().into_iter().map(|found| (*place, found, class as u8)));
+    }
+    // The first match in the file counts.
+    matches.sort_by_key(|(place, ..)| *place);
+    if matches.len() > usize::from(has.entries) {
+        return Err(format!("its table holds {} matches, there are {}", has.entries, matches.len()));
+    }
+    let otherwise = classes.iter().position(|(place, _)| *place == classes.len() - 1).unwrap_or(0);
+    let matches = matches.iter().map(|(_, found, class)| (found.key(), found.mask(), *class));
+    class_table(matches, otherwise as u8, has.masked).map_err(|why| why.to_string())
+}
+
+/// The interface with a traffic class for each partition, or why hardware can't sort.
+///
+/// # Errors
+/// It hasn't got what the partitions name.
+fn divided(
+    port: &PortConfig,
+    fslmc: &Fslmc,
+    partitions: &[&Partition],
+    has: &Classification,
+) -> anyhow::Result<Result<PortConfig, String>> {
+    let classes = in_order(partitions);
+    if has.classes < 2 {
+        return Ok(Err("the interface has one traffic class".to_owned()));
+    }
+    anyhow::ensure!(
+        classes.len() <= has.classes.into(),
+        "{} partitions; the interface has {} traffic classes",
+        classes.len(),
+        has.classes
+    );
+    for (_, partition) in &classes {
+        anyhow::ensure!(
+            partition.queues.count() <= has.queues.into(),
+            "partition {} has {} queues; a traffic class of the interface has {}",
+            partition.name,
+            partition.queues.count(),
+            has.queues
+        );
+    }
+    let class_table = match table(&classes, has) {
+        Ok(table) => table,
+        Err(why) => return Ok(Err(why)),
+    };
+    let mut rx_pools = vec![];
+    for (class, (_, partition)) in classes.iter().enumerate() {
+        let hardware = partition.hardware.as_ref();
+        let pool = match hardware.and_then(|hardware| hardware.dpbp) {
+            Some(dpbp) => {
+                let pool = pool_config(fslmc, dpbp);
+                let buffers = hardware.and_then(|hardware| hardware.pool).unwrap_or(pool.buffers);
+                PoolConfig { buffers, ..pool }
+            }
+            None => port.rx_pools[0].pool,
+        };
+        rx_pools.push(PoolUse { pool, classes: 1 << class });
+    }
+    Ok(Ok(PortConfig {
+        rx_classes: classes.iter().map(|(_, partition)| RxClass::new(partition.queues.count())).collect(),
+        class_table: Some(class_table),
+        tx_classes: tx_order(partitions).into_iter().map(|at| tx_share(partitions[at])).collect(),
+        rx_pools,
+        ..port.clone()
+    }))
+}
+
+fn tx_share(partition: &Partition) -> TxShare {
+    match partition.hardware.map(|hardware| hardware.tx_share) {
+        Some(switch_config::TxShare::Strict) => TxShare::Strict,
+        Some(switch_config::TxShare::Weight(weight)) => TxShare::Weight(weight),
+        None => TxShare::EQUAL,
+    }
+}
+
+/// The partitions by transmit queue: those that go before all others first, as hardware wants them.
+pub(crate) fn tx_order(partitions: &[&Partition]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..partitions.len()).collect();
+    order.sort_by_key(|&at| tx_share(partitions[at]) != TxShare::Strict);
+    order
 }
 
 fn open(fslmc: &Fslmc, cores: &[usize]) -> anyhow::Result<Opened> {
@@ -113,16 +272,18 @@ async fn look_at_wires(model: SharedModel) {
     }
 }
 
+fn pool_config(fslmc: &Fslmc, dpbp: switch_config::Dpbp) -> PoolConfig {
+    let default = PoolConfig::new(dpbp.number());
+    let configured = fslmc.pools.iter().find(|pool| pool.dpbp == dpbp);
+    configured.map_or(default, |pool| PoolConfig {
+        buffers: pool.buffers,
+        buffer_bytes: pool.buffer_bytes,
+        ..default
+    })
+}
+
 fn port_config(fslmc: &Fslmc, config: &switch_config::Port, dpaa2: &switch_config::Dpaa2) -> PortConfig {
-    let pool = |dpbp: switch_config::Dpbp| {
-        let default = PoolConfig::new(dpbp.number());
-        let configured = fslmc.pools.iter().find(|pool| pool.dpbp == dpbp);
-        configured.map_or(default, |pool| PoolConfig {
-            buffers: pool.buffers,
-            buffer_bytes: pool.buffer_bytes,
-            ..default
-        })
-    };
+    let pool = |dpbp| pool_config(fslmc, dpbp);
     PortConfig {
         rx_classes: vec![RxClass {
             queues: config.queues.get(),

@@ -10,6 +10,7 @@ mod dpaa2;
 mod guests;
 mod hurry;
 mod machines;
+mod partitions;
 mod ports;
 mod privileges;
 mod reconfigure;

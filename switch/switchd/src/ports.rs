@@ -11,7 +11,7 @@ use anyhow::Context;
 use dpaa2_port::Dpaa2Port;
 use pcap_port::{Capture, NullRx, NullTx, PcapRx, PcapTx, RecordOptions, Speed};
 use port::{InjectRx, PortCounters, PortId, QueueFault, RxQueue, TxQueue};
-use switch_config::{Driver, Feature, Loops, Pace, SocketMode};
+use switch_config::{Config, Driver, Feature, Loops, Pace, SocketMode};
 use tap_port::{TapConfig, TapFds, TapHandle, TapPort};
 use tokio::task::JoinHandle;
 use vhost_user_port::limits::Spent;
@@ -19,6 +19,7 @@ use vhost_user_port::{
     Direction, PortConfig, PortControl, PortSocket, PortState, QueueHost, Session, Sockets,
 };
 use virtio_defs::{feature, net};
+use worker::Sorted;
 
 use crate::dataplane::Dataplane;
 use crate::dpaa2::{self, Hardware, RunningDpaa2};
@@ -75,7 +76,7 @@ pub(crate) struct OpenPort {
 enum OpenDriver {
     VhostUser { socket: PortSocket, session: Box<Session>, sockets: Sockets },
     Tap(TapPort),
-    Dpaa2(Dpaa2Port),
+    Dpaa2(Dpaa2Port, Sorted),
     Queues { rx: Box<dyn RxQueue>, tx: Box<dyn TxQueue>, then: RunningDriver },
 }
 
@@ -84,12 +85,20 @@ impl OpenPort {
     ///
     /// # Errors
     /// The driver's, naming the port.
-    pub fn open(config: &switch_config::Port, hardware: &Hardware) -> anyhow::Result<OpenPort> {
+    pub fn open(
+        config: &switch_config::Port,
+        file: &Config,
+        hardware: &Hardware,
+    ) -> anyhow::Result<OpenPort> {
         let driver = match &config.driver {
             Driver::VhostUser(vhost) => open_vhost_user(config, vhost),
             Driver::Tap(tap) => open_tap(config, tap),
             Driver::Pcap(pcap) => open_pcap(config, pcap, Recording::Begins),
-            Driver::Dpaa2(dpaa2) => hardware.open_port(config, dpaa2).map(OpenDriver::Dpaa2),
+            Driver::Dpaa2(dpaa2) => {
+                let partitions: Vec<_> = file.partitions_of(&config.name).collect();
+                let opened = hardware.open_port(config, dpaa2, &partitions);
+                opened.map(|(port, sorted)| OpenDriver::Dpaa2(port, sorted))
+            }
             Driver::Null => NullRx::new().map_err(anyhow::Error::from).map(|rx| OpenDriver::Queues {
                 rx: Box::new(rx),
                 tx: Box::new(NullTx),
@@ -109,14 +118,18 @@ impl OpenPort {
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn open_again(config: &switch_config::Port, hardware: &Hardware) -> anyhow::Result<OpenPort> {
+    pub fn open_again(
+        config: &switch_config::Port,
+        file: &Config,
+        hardware: &Hardware,
+    ) -> anyhow::Result<OpenPort> {
         match &config.driver {
             Driver::Pcap(pcap) => {
                 let driver = open_pcap(config, pcap, Recording::GoesOn);
                 let driver = driver.with_context(|| format!("port {}", config.name))?;
                 Ok(OpenPort { config: config.clone(), driver })
             }
-            _ => OpenPort::open(config, hardware),
+            _ => OpenPort::open(config, file, hardware),
         }
     }
 
@@ -126,6 +139,7 @@ impl OpenPort {
     /// What it hands over is damaged, or doesn't fit the file; a mapping fails. Names the port.
     pub fn take_over(
         config: &switch_config::Port,
+        file: &Config,
         from: &switch_state::Driver,
         fds: &mut Descriptors,
         hardware: &Hardware,
@@ -137,7 +151,7 @@ impl OpenPort {
             (Driver::Tap(tap), switch_state::Driver::Tap { queues, socket, counters, .. }) => {
                 take_over_tap(config, tap, queues, *socket, *counters, fds)
             }
-            _ => return OpenPort::open(config, hardware),
+            _ => return OpenPort::open(config, file, hardware),
         };
         let driver = driver.with_context(|| format!("port {}", config.name))?;
         Ok(OpenPort { config: config.clone(), driver })
@@ -149,6 +163,7 @@ impl OpenPort {
     /// As [`take_over`](Self::take_over).
     pub fn settle(
         &mut self,
+        file: &Config,
         from: &switch_state::Driver,
         fds: &mut Descriptors,
         hardware: &Hardware,
@@ -157,7 +172,7 @@ impl OpenPort {
         let switch_state::Driver::VhostUser { saved, .. } = from else { return Ok(()) };
         // Usually nothing has changed but positions: what is mapped stays.
         if !(sockets.has_begun(&saved.begun) && session.import_positions(&saved.session)) {
-            *self = OpenPort::take_over(&self.config, from, fds, hardware)?;
+            *self = OpenPort::take_over(&self.config, file, from, fds, hardware)?;
         }
         Ok(())
     }
@@ -180,6 +195,14 @@ impl OpenPort {
         matches!(self.driver, OpenDriver::VhostUser { .. })
     }
 
+    /// Who sorts its frames, if they belong to several owners.
+    pub fn sorted(&self) -> Sorted {
+        match &self.driver {
+            OpenDriver::Dpaa2(_, sorted) => *sorted,
+            _ => Sorted::BySoftware,
+        }
+    }
+
     /// What the file says of it.
     pub fn config(&self) -> &switch_config::Port {
         &self.config
@@ -199,7 +222,7 @@ impl OpenPort {
                 }
                 RunningDriver::Tap(handle)
             }
-            OpenDriver::Dpaa2(port) => {
+            OpenDriver::Dpaa2(port, _) => {
                 let handle = port.handle();
                 let queues = port.into_queues();
                 let mut plane_now = plane.borrow_mut();

@@ -6,17 +6,22 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use anyhow::Context;
 use pipeline::{FlowMod, Tables};
 use port::PortId;
-use switch_config::{Change, Config, Driver, Port};
+use switch_config::{Change, Config, Driver, Port, PortName};
+use worker::Sorted;
 
 use crate::bridges::{file_rules, now};
 use crate::dataplane::Dataplane;
 use crate::dpaa2::Hardware;
 use crate::ports::OpenPort;
 use crate::switch::Switch;
+
+/// How long hardware sorts by a new table before workers rely on it.
+const SETTLING: Duration = Duration::from_millis(100);
 
 /// Puts another configuration into force, touching only what differs. Returns what was changed, a line each.
 ///
@@ -33,10 +38,10 @@ pub(crate) async fn reconfigure(switch: &Rc<RefCell<Switch>>, new: Config) -> an
         let refused: Vec<String> = diff.refused.iter().map(ToString::to_string).collect();
         anyhow::bail!("nothing was changed: {}", refused.join("; "));
     }
-    let plan = Plan::of(&diff.changes, &old);
+    let plan = Plan::of(&diff.changes, &old, &new);
     try_rules(&old, &new).context("nothing was changed")?;
     let hardware = switch.borrow().hardware.clone();
-    let mut opened = open_all(&plan.early, &hardware).context("nothing was changed")?;
+    let mut opened = open_all(&plan.early, &new, &hardware).context("nothing was changed")?;
 
     for name in &plan.guests_gone {
         let guest = switch.borrow_mut().guests.take(name);
@@ -46,7 +51,7 @@ pub(crate) async fn reconfigure(switch: &Rc<RefCell<Switch>>, new: Config) -> an
         }
     }
     stop_all(switch, &plane, &plan.gone).await;
-    match open_all(&plan.late, &hardware) {
+    match open_all(&plan.late, &new, &hardware) {
         Ok(late) => opened.extend(late),
         Err(error) => {
             drop(opened);
@@ -54,25 +59,60 @@ pub(crate) async fn reconfigure(switch: &Rc<RefCell<Switch>>, new: Config) -> an
         }
     }
 
-    let mut this = switch.borrow_mut();
-    let this = &mut *this;
-    this.set_bridges(&new);
-    this.set_rules(&new)?;
+    {
+        let mut this = switch.borrow_mut();
+        put_into_force(&mut this, &old, &new, &plan, opened)?;
+    }
+    sort_in_hardware(switch, &plan.divided).await;
+    Ok(diff.changes.iter().map(ToString::to_string).collect())
+}
+
+/// Has the hardware of these ports sort by the table that is in force in workers, and then leave it to that.
+async fn sort_in_hardware(switch: &Rc<RefCell<Switch>>, ports: &[PortName]) {
+    let mut sorting = vec![];
+    for name in ports {
+        match switch.borrow().sort(name) {
+            Ok(()) => sorting.push(name),
+            Err(error) => tracing::warn!(port = %name, "its partitions are sorted in software: {error:#}"),
+        }
+    }
+    if sorting.is_empty() {
+        return;
+    }
+    // What was sorted by the old table, or while entries changed, is out of the queues by then.
+    tokio::time::sleep(SETTLING).await;
+    for name in sorting {
+        switch.borrow_mut().sorted(name);
+    }
+}
+
+/// The part that doesn't wait for anything.
+fn put_into_force(
+    this: &mut Switch,
+    old: &Config,
+    new: &Config,
+    plan: &Plan,
+    opened: Vec<OpenPort>,
+) -> anyhow::Result<()> {
+    for name in &plan.divided {
+        this.divisions.set_sorted(name, Sorted::BySoftware);
+    }
+    this.set_bridges(new);
+    this.set_rules(new)?;
     for port in &plan.changed {
-        this.change_port(port, &old);
+        this.change_port(port, old);
     }
     this.config = new.clone();
     for port in new.ports.iter().filter(|port| this.ports.contains_key(&PortId(port.number.get()))) {
-        this.register(port, &new);
+        this.register(port, new);
     }
     // Bridges come before ports: a port that runs may have frames at once.
     this.publish();
     for port in opened {
-        this.run_port(port, &new);
+        this.run_port(port, new);
     }
     this.publish();
-    this.guests.start(&plan.guests_new, |_| true).context("guests")?;
-    Ok(diff.changes.iter().map(ToString::to_string).collect())
+    this.guests.start(&plan.guests_new, |_| true).context("guests")
 }
 
 /// Changes of ports and guests, by what has to be done.
@@ -86,12 +126,14 @@ struct Plan {
     late: Vec<Port>,
     /// Ports that change as they run.
     changed: Vec<Port>,
+    /// Ports on hardware that run on with another table of partitions.
+    divided: Vec<PortName>,
     guests_gone: Vec<String>,
     guests_new: Vec<switch_config::Guest>,
 }
 
 impl Plan {
-    fn of(changes: &[Change], old: &Config) -> Plan {
+    fn of(changes: &[Change], old: &Config, new: &Config) -> Plan {
         let mut plan = Plan::default();
         let mut come = vec![];
         for change in changes {
@@ -105,7 +147,11 @@ impl Plan {
                 Change::PortChanged { port, .. } => plan.changed.push(port.clone()),
                 Change::GuestRemoved(name) => plan.guests_gone.push(name.as_str().to_owned()),
                 Change::GuestAdded(guest) => plan.guests_new.push(guest.clone()),
-                Change::FlowRemoved(_)
+                // Partitions take effect with what is published.
+                Change::PartitionRemoved(_)
+                | Change::PartitionChanged { .. }
+                | Change::PartitionAdded(_)
+                | Change::FlowRemoved(_)
                 | Change::FlowAdded(_)
                 | Change::BridgeRemoved(_)
                 | Change::BridgeChanged { .. }
@@ -113,6 +159,13 @@ impl Plan {
             }
         }
         let waits = |port: &Port| plan.gone.iter().any(|gone| shares_resource(gone, port));
+        let runs_on = |port: &&Port| {
+            let stays = old.port(&port.name).is_some() && !come.iter().any(|other| other.name == port.name);
+            stays && matches!(port.driver, Driver::Dpaa2(_))
+        };
+        let differs = |port: &&Port| !old.partitions_of(&port.name).eq(new.partitions_of(&port.name));
+        let divided = new.ports.iter().filter(runs_on).filter(differs);
+        plan.divided = divided.map(|port| port.name.clone()).collect();
         (plan.late, plan.early) = come.into_iter().partition(waits);
         plan
     }
@@ -143,8 +196,8 @@ fn try_rules(old: &Config, new: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn open_all(ports: &[Port], hardware: &Hardware) -> anyhow::Result<Vec<OpenPort>> {
-    ports.iter().map(|port| OpenPort::open(port, hardware)).collect()
+fn open_all(ports: &[Port], file: &Config, hardware: &Hardware) -> anyhow::Result<Vec<OpenPort>> {
+    ports.iter().map(|port| OpenPort::open(port, file, hardware)).collect()
 }
 
 async fn stop_all(switch: &Rc<RefCell<Switch>>, plane: &Rc<RefCell<Dataplane>>, ports: &[Port]) {
@@ -170,7 +223,7 @@ fn put_back(
     let mut this = switch.borrow_mut();
     let mut whole = true;
     for port in &plan.gone {
-        let opened = OpenPort::open(port, &this.hardware);
+        let opened = OpenPort::open(port, old, &this.hardware);
         match opened {
             Ok(port) => this.run_port(port, old),
             Err(lost) => {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use control::{Answer, ConfigText, ControlSocket, Refusal, RefusalKind, Request, Snapshot, Summary};
 use pipeline::FlowMod;
-use switch_config::Config;
+use switch_config::{Config, PartitionPlace};
 use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::UnboundedSender;
@@ -217,6 +217,7 @@ fn summary(switch: &Rc<RefCell<Switch>>, started: Instant) -> Summary {
         seconds: started.elapsed().as_secs_f64(),
         ports: snapshot.ports,
         workers: snapshot.workers,
+        partitions: snapshot.partitions,
         guests: vec![],
     }
 }
@@ -269,7 +270,7 @@ async fn reload(switch: &Rc<RefCell<Switch>>) -> anyhow::Result<Vec<String>> {
     reconfigure(switch, new).await
 }
 
-/// What is wrong with the keys of a port to be added: they stand in no file, so places in one say nothing.
+/// What is wrong with the keys of a port or partition to be added: they stand in no file, so places in one say nothing.
 fn port_errors(errors: &switch_config::ConfigErrors) -> String {
     let say = |error: &switch_config::ConfigError| {
         let key = error.path.rsplit_once("].").map_or(error.path.as_str(), |(_, key)| key);
@@ -277,6 +278,10 @@ fn port_errors(errors: &switch_config::ConfigErrors) -> String {
         format!("{key}: {}{}", error.what, allowed.unwrap_or_default())
     };
     errors.all().iter().map(say).collect::<Vec<_>>().join("\n")
+}
+
+fn no_partition(name: &str) -> Refusal {
+    Refusal::new(RefusalKind::NotFound, format!("there is no partition {name}"))
 }
 
 struct Handler {
@@ -302,6 +307,7 @@ impl control::Handler for Handler {
             }
             Request::ShowWorkers => Answer::Workers(this().worker_rows()),
             Request::ShowCaches => Answer::Caches(this().cache_rows()),
+            Request::ShowPartitions => Answer::Partitions(this().partition_rows()),
             Request::ShowConfig => {
                 let path = Some(this().path.clone());
                 Answer::Config(ConfigText { path, text: switch_config::print(&this().config) })
@@ -334,6 +340,14 @@ impl control::Handler for Handler {
                 if new.ports.len() == before {
                     return Err(Refusal::new(RefusalKind::NotFound, format!("there is no port {name}")));
                 }
+                let names = |partition: &&switch_config::Partition| {
+                    let owner = partition.owner_port.as_ref().is_some_and(|port| port.as_str() == name);
+                    owner || partition.port.as_str() == name
+                };
+                if let Some(partition) = new.partitions.iter().find(names) {
+                    let what = format!("partition {} names port {name}: remove it first", partition.name);
+                    return Err(Refusal::new(RefusalKind::Invalid, what));
+                }
                 if let Some(flow) = new.flows.iter().find(|flow| {
                     flow_text::parse_add(&flow.text, &switch_config::PortNumbers(&new.ports)).is_err()
                 }) {
@@ -341,6 +355,24 @@ impl control::Handler for Handler {
                         format!("the flow `{}` of the file names port {name}: remove it first", flow.text);
                     return Err(Refusal::new(RefusalKind::Invalid, what));
                 }
+                self.reconfigure(new).await?
+            }
+            Request::PartitionAdd { partition, before } => {
+                let place = before.as_deref().map_or(PartitionPlace::BeforeDefault, PartitionPlace::Before);
+                let new = self.with_partition(&partition, place)?;
+                self.reconfigure(new).await?
+            }
+            Request::PartitionMod { partition } => {
+                let new = self.with_partition(&partition, PartitionPlace::Same)?;
+                self.reconfigure(new).await?
+            }
+            Request::PartitionDel { name } => {
+                let mut new = this().config.clone();
+                new.partitions.retain(|partition| partition.name.as_str() != name);
+                if new.partitions.len() == this().config.partitions.len() {
+                    return Err(no_partition(&name));
+                }
+                let new = self.read_again(&switch_config::print(&new))?;
                 self.reconfigure(new).await?
             }
             Request::Reload => match reload(&self.switch).await {
@@ -407,6 +439,21 @@ impl Handler {
             "{} added, {} modified, {} removed",
             applied.added, applied.modified, applied.removed
         )]))
+    }
+
+    /// The configuration in force with a partition more, or another one.
+    fn with_partition(&self, keys: &str, place: PartitionPlace<'_>) -> Result<Config, Refusal> {
+        let text = switch_config::print_with_partition(&self.switch.borrow().config, keys, place);
+        self.read_again(&text.ok_or_else(|| match place {
+            PartitionPlace::Before(name) => no_partition(name),
+            _ => no_partition("of this name"),
+        })?)
+    }
+
+    fn read_again(&self, text: &str) -> Result<Config, Refusal> {
+        let context = switch_config::this_machine().after(&self.switch.borrow().config);
+        switch_config::parse(text, &context)
+            .map_err(|errors| Refusal::new(RefusalKind::Invalid, port_errors(&errors)))
     }
 
     async fn reconfigure(&self, new: Config) -> Result<Answer, Refusal> {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 
 use control::{
-    BridgeRow, Bucket, CacheRow, FdbRow, FlowRow, LimitRow, PortRow, PortState, PuntRow, QueueRow, Snapshot,
-    StageRow, Status, WorkerRow,
+    BridgeRow, Bucket, CacheRow, FdbRow, FlowRow, LimitRow, PartitionRow, PortRow, PortState, PuntRow,
+    QueueRow, Snapshot, StageRow, Status, WorkerRow,
 };
 use port::{DropReason, PortCounters, PortId};
 use vhost_user_port::Phase;
@@ -171,6 +171,18 @@ impl Switch {
         rows
     }
 
+    pub fn partition_rows(&self) -> Vec<PartitionRow> {
+        let depths = |name: &switch_config::PortName| {
+            let id = self.config.port(name).map(|port| PortId(port.number.get()));
+            match id.and_then(|id| self.ports.get(&id)).map(|port| &port.driver) {
+                // What doesn't answer has nothing to show; its queues say so themselves.
+                Some(RunningDriver::Dpaa2(running)) => running.handle.rx_depths().unwrap_or_default(),
+                _ => vec![],
+            }
+        };
+        self.divisions.rows(&self.config, &self.hardware, depths)
+    }
+
     fn port_name(&self, id: PortId) -> String {
         self.ports.get(&id).map_or_else(|| id.to_string(), |port| port.config.name.as_str().to_owned())
     }
@@ -218,6 +230,7 @@ impl Switch {
             ports: self.port_rows(),
             workers: self.worker_rows(),
             caches: self.cache_rows(),
+            partitions: self.partition_rows(),
         }
     }
 }

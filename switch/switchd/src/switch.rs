@@ -9,18 +9,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use anyhow::Context;
 use bridging::{BridgePorts, PortVlan, VlanSet};
 use packet::HugePages;
 use pipeline::FlowMod;
 use port::PortId;
 use switch_config::{Config, VlanMode};
-use worker::{CacheSizes, FaultReport, FaultSink, Idle, PuntQueue};
+use worker::{CacheSizes, FaultReport, FaultSink, Idle, PuntQueue, Sorted};
 
 use crate::bridges::{Bridge, file_rules, now, rule_changes};
 use crate::dataplane::{Begin, BridgeSetup, Dataplane, PortSetup, WorkersSetup};
 use crate::dpaa2::Hardware;
 use crate::guests::Guests;
-use crate::ports::{OpenPort, RunningPort, placement};
+use crate::partitions::Divisions;
+use crate::ports::{OpenPort, RunningDriver, RunningPort, placement};
 
 /// Frames that wait for a controller at most.
 const PUNTS_MAX: usize = 256;
@@ -40,6 +42,8 @@ pub(crate) struct Switch {
     pub guests: Guests,
     /// What DPAA2 ports are on.
     pub hardware: Hardware,
+    /// Queues that are divided among owners.
+    pub divisions: Divisions,
     /// Held while the configuration changes: changes take turns.
     pub changing: Arc<tokio::sync::Mutex<()>>,
     /// A successor is taking over: nothing may change that it is told only once.
@@ -71,7 +75,7 @@ impl Switch {
         // Bridges come before ports: a port that is attached may have frames at once.
         switch.publish();
         for port in &config.ports {
-            let port = OpenPort::open(port, &switch.hardware)?;
+            let port = OpenPort::open(port, &config, &switch.hardware)?;
             switch.run_port(port, &config);
         }
         switch.publish();
@@ -124,7 +128,13 @@ impl Switch {
         }
         Ok(Switch {
             path,
-            config: Config { bridges: vec![], ports: vec![], flows: vec![], ..config.clone() },
+            config: Config {
+                bridges: vec![],
+                ports: vec![],
+                partitions: vec![],
+                flows: vec![],
+                ..config.clone()
+            },
             plane: Rc::new(RefCell::new(plane)),
             bridges: vec![],
             ports: BTreeMap::new(),
@@ -133,6 +143,7 @@ impl Switch {
             notices,
             guests: Guests::none(),
             hardware: Hardware::new(config.fslmc.as_ref(), setup.cores),
+            divisions: Divisions::default(),
             changing: Arc::default(),
             is_handed_over: false,
             taken_over: None,
@@ -178,8 +189,41 @@ impl Switch {
     /// Lets an open port move frames.
     pub fn run_port(&mut self, port: OpenPort, config: &Config) {
         self.register(port.config(), config);
+        self.divisions.set_sorted(&port.config().name, port.sorted());
+        self.divide(config);
         let running = port.run(&self.plane);
         self.ports.insert(running.id, running);
+    }
+
+    /// Tells the data plane which ports' queues are divided. Takes effect with what is published next: a queue that is
+    /// attached, or [`publish`](Self::publish).
+    fn divide(&mut self, config: &Config) {
+        let workers = self.plane.borrow().worker_count();
+        let parts = self.divisions.parts(config, workers);
+        self.plane.borrow_mut().set_parts(parts);
+    }
+
+    /// Has the hardware of a divided port sort as the configuration says. Until [`sorted`](Self::sorted), workers go on doing
+    /// so: hardware changes entry by entry, and frames that it sorted before wait in queues.
+    ///
+    /// # Errors
+    /// The port isn't on hardware that can, or the firmware refuses.
+    pub fn sort(&self, name: &switch_config::PortName) -> anyhow::Result<()> {
+        let port = self.config.port(name).context("the port is gone")?;
+        let partitions: Vec<_> = self.config.partitions_of(name).collect();
+        let running = self.ports.get(&PortId(port.number.get())).map(|port| &port.driver);
+        match (&port.driver, running) {
+            (switch_config::Driver::Dpaa2(dpaa2), Some(RunningDriver::Dpaa2(running))) => {
+                self.hardware.sort(running, dpaa2, &partitions)
+            }
+            _ => anyhow::bail!("the port has no hardware"),
+        }
+    }
+
+    /// From now on the queue a frame comes by says whose it is.
+    pub fn sorted(&mut self, name: &switch_config::PortName) {
+        self.divisions.set_sorted(name, Sorted::ByHardware);
+        self.publish();
     }
 
     /// Puts into force what can change while a port runs. The workers see it with the next
@@ -215,7 +259,9 @@ impl Switch {
     pub fn publish(&mut self) {
         let mut setups = vec![];
         for bridge in &self.bridges {
-            let members = self.config.ports.iter().filter(|port| port.bridge == bridge.config.name);
+            // An owner's frames go by a table: the bridge sees it behind the port that is divided.
+            let is_owner = |port: &switch_config::Port| self.config.divided_by_owner(&port.name).is_some();
+            let members = self.config.ports_of(&bridge.config.name).filter(|port| !is_owner(port));
             let ports = members.map(|port| (PortId(port.number.get()), Arc::new(vlan_mode(&port.vlan))));
             setups.push(BridgeSetup {
                 rules: bridge.rules(),
@@ -225,6 +271,8 @@ impl Switch {
         }
         let mut plane = self.plane.borrow_mut();
         plane.set_bridges(setups);
+        let workers = plane.worker_count();
+        plane.set_parts(self.divisions.parts(&self.config, workers));
         plane.publish();
         for bridge in &mut self.bridges {
             let version = bridge.tables.version();
@@ -236,7 +284,7 @@ impl Switch {
     pub fn expire(&mut self) {
         let plane = self.plane.clone();
         for port in self.ports.values_mut() {
-            port.measure(plane.borrow().counters(port.id));
+            port.measure(&plane.borrow().counters(port.id));
         }
         if self.is_handed_over {
             // The successor will.

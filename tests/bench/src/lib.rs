@@ -26,6 +26,7 @@ mod instructions;
 mod latency;
 mod lookup;
 mod measure;
+mod partition;
 mod production;
 mod report;
 mod rules;
@@ -35,6 +36,7 @@ pub mod traffic;
 
 pub use dpaa2::{Dpaa2Report, run as run_dpaa2};
 pub use instructions::{Instructions, count_instructions};
+pub use partition::{Partition, measure_partition};
 pub use report::Report;
 
 use anyhow::{Result, bail};

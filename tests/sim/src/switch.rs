@@ -343,6 +343,7 @@ impl Switch {
                 admin_up: port.up,
                 tx: port.tx.values().map(|(_, tx)| tx.clone()).collect(),
                 counters: port.tallies.iter().map(|tally| tally.real.clone()).collect(),
+                part: None,
             });
             view.ports[usize::from(id)] = Some(ViewPort {
                 bridge: port.bridge,

@@ -9,6 +9,7 @@ mod dpaa2;
 mod dpdk;
 mod kernel;
 mod linux_guests;
+mod partition;
 mod resilience;
 mod take_over;
 mod traffic;
@@ -147,6 +148,7 @@ pub fn all() -> Vec<Scenario> {
         dpdk::SCENARIOS,
         kernel::SCENARIOS,
         linux_guests::SCENARIOS,
+        partition::SCENARIOS,
         take_over::SCENARIOS,
     ];
     let copy = |s: &Scenario| Scenario::new(s.name, s.needs, s.run);

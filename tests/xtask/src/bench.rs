@@ -55,11 +55,16 @@ pub struct Arguments {
 enum Part {
     /// What DPAA2 drivers cost, ours and DPDK's on the same model of the hardware: stores to the device, cache lines,
     /// instructions; frames a second of whole switches on it.
-    Dpaa2 {
-        /// Writes every figure to this file.
-        #[arg(long, value_name = "FILE")]
-        json: Option<PathBuf>,
-    },
+    Dpaa2(Subject),
+    /// From a wire to a guest: past the bridge, by a table of owners, by a rule, by learning.
+    Partition(Subject),
+}
+
+#[derive(clap::Args)]
+struct Subject {
+    /// Writes every figure to this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
 /// Measures, prints the table and writes the file.
@@ -67,8 +72,10 @@ enum Part {
 /// # Errors
 /// When a package, the build or a system under test fails, or a file cannot be read or written.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    if let Some(Part::Dpaa2 { json }) = &arguments.part {
-        return dpaa2(json.as_deref());
+    match &arguments.part {
+        Some(Part::Dpaa2(subject)) => return dpaa2(subject.json.as_deref()),
+        Some(Part::Partition(subject)) => return partition(subject.json.as_deref()),
+        None => {}
     }
     if arguments.list {
         println!("{}", bench::names().join("\n"));
@@ -103,6 +110,14 @@ fn dpaa2(json: Option<&Path>) -> Result<()> {
         bail!("not everything could be measured, or our driver costs more than DPDK's somewhere");
     }
     Ok(())
+}
+
+fn partition(json: Option<&Path>) -> Result<()> {
+    packages::ensure(packages::FOR_TESTS)?;
+    cargo::build_release("bench_load")?;
+    let measured = bench::measure_partition(0)?;
+    print!("{measured}");
+    json.map_or(Ok(()), |file| write(file, &measured))
 }
 
 /// The command, for the report.

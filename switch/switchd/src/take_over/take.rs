@@ -169,7 +169,7 @@ async fn take_prepared(
         let name = &predecessor.state.ports[*was].name;
         let now = held.ports.iter().find(|p| p.name == *name);
         let now = now.with_context(|| format!("port {name} is gone"))?;
-        port.settle(&now.driver, &mut fds, &switch.hardware)?;
+        port.settle(&config, &now.driver, &mut fds, &switch.hardware)?;
         port.attach(&switch.plane)?;
         let plane = switch.plane.borrow();
         restore_counters(&plane.counters(PortId(port.config().number.get()))[0], now);
@@ -220,7 +220,7 @@ pub(crate) async fn finish(switch: &Rc<RefCell<Switch>>, mut rest: Rest) {
     let mut this = switch.borrow_mut();
     let config = this.config.clone();
     for port in &rest.late {
-        let opened = OpenPort::open_again(port, &this.hardware);
+        let opened = OpenPort::open_again(port, &config, &this.hardware);
         match opened {
             Ok(port) => this.run_port(port, &config),
             Err(error) => {
@@ -242,11 +242,13 @@ fn open_ports(
     for port in &config.ports {
         let was = state.ports.iter().position(|was| was.name == port.name.as_str() && goes_on(port, was));
         if let Some(was) = was {
-            ports.kept.push((OpenPort::take_over(port, &state.ports[was].driver, fds, hardware)?, was));
+            ports
+                .kept
+                .push((OpenPort::take_over(port, config, &state.ports[was].driver, fds, hardware)?, was));
         } else if state.ports.iter().any(|was| needs_what_it_has(port, was)) {
             ports.late.push(port.clone());
         } else {
-            ports.fresh.push(OpenPort::open(port, hardware)?);
+            ports.fresh.push(OpenPort::open(port, config, hardware)?);
         }
     }
     Ok(ports)

@@ -1,4 +1,5 @@
-//! A worker between two guests, a fixed number of frames: what `cargo xtask bench --instructions` counts.
+//! A worker between two guests, a fixed number of frames: what `cargo xtask bench --instructions` counts, and
+//! `cargo xtask bench partition` times.
 //!
 //! Everything is in one thread and deterministic: guest A sends a burst, the worker takes a turn, guest B takes the burst. Time
 //! is virtual. Counted is only what happens inside [`counted_turn`].
@@ -9,7 +10,7 @@ use action::Op;
 use anyhow::{Context as _, Result, bail, ensure};
 use bridging::{BridgePorts, Fdb, FdbLimits, PortVlan};
 use clap::Parser;
-use flow::{Field, FlowKey, FlowMask};
+use flow::{Field, FlowKey, FlowMask, OrderedMatches};
 use guest_memory::{MemMap, RegionSpec, SharedMemory};
 use packet::{BURST_MAX, HugePages};
 use port::{PortCounters, PortId};
@@ -19,8 +20,8 @@ use virtio_defs::net::feature::MRG_RXBUF;
 use virtqueue::driver::{Buffer, Driver, DriverConfig, Layout};
 use virtqueue::{RingConfig, VirtioRx, VirtioTx};
 use worker::{
-    BridgePlane, CacheSizes, Clock, Command, Idle, Mailbox, Plane, PortPlane, PuntQueue, Rules, RxSlot,
-    TxPort, Verdict, Worker, WorkerConfig,
+    BridgePlane, CacheSizes, Clock, Command, Idle, Mailbox, Part, Partition, Partitions, Plane, PortPlane,
+    PuntQueue, Queues, Rules, RxSlot, Sorted, Source, Spread, TxPort, Verdict, Worker, WorkerConfig,
 };
 
 const RING: u16 = 256;
@@ -37,12 +38,25 @@ const WARM_UP: usize = 64;
 struct Arguments {
     /// `split` or `packed`.
     ring: String,
-    /// `p2p` (a rule that looks at the port only) or `normal`.
-    rules: String,
+    /// What decides: `p2p` (a rule that looks at the port only), `normal` (learning), `rule` (one that looks at the destination
+    /// address), `direct` (the port's queue belongs to the guest), `sorted` (a table of queues' owners in software).
+    rules: Decides,
     /// Bytes of a frame.
     bytes: usize,
     /// Frames, a multiple of the burst.
     frames: usize,
+    /// Prints the cycles of a frame: the median over turns.
+    #[arg(long)]
+    cycles: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Decides {
+    P2p,
+    Normal,
+    Rule,
+    Direct,
+    Sorted,
 }
 
 /// One turn of the worker, under a name of its own.
@@ -58,13 +72,8 @@ fn main() -> Result<()> {
         "packed" => VERSION_1 | MRG_RXBUF | IN_ORDER | RING_PACKED,
         other => bail!("rings are split or packed, not {other}"),
     };
-    let is_normal = match arguments.rules.as_str() {
-        "p2p" => false,
-        "normal" => true,
-        other => bail!("rules are p2p or normal, not {other}"),
-    };
     let mut guests = [Guest::new(1, features)?, Guest::new(2, features)?];
-    let mut worker = worker_between(&guests, is_normal)?;
+    let mut worker = worker_between(&guests, arguments.rules)?;
     let mut now = HZ;
     let frames = [udp_frame(arguments.bytes, 2, 1), udp_frame(arguments.bytes, 1, 2)];
     let [a, b] = &mut guests;
@@ -72,15 +81,23 @@ fn main() -> Result<()> {
     b.send(&frames[1], 1);
     worker.turn(now);
     ensure!(a.receive()? == 1, "the first frame did not arrive");
+    let mut spent = vec![];
     for turn in 0..WARM_UP + arguments.frames / BURST_MAX {
         now += TURN;
         a.send(&frames[0], BURST_MAX);
+        let before = packet::cycles::now();
         let moved = if turn < WARM_UP { worker.turn(now) } else { counted_turn(&mut worker, now) };
+        spent.push(packet::cycles::now() - before);
         let received = b.receive()?;
         ensure!(
             (moved, received) == (BURST_MAX, BURST_MAX),
             "{moved} frames were moved, {received} received"
         );
+    }
+    if arguments.cycles {
+        let counted = &mut spent[WARM_UP..];
+        counted.sort_unstable();
+        println!("{:.2}", counted[counted.len() / 2] as f64 / BURST_MAX as f64);
     }
     Ok(())
 }
@@ -156,7 +173,7 @@ impl Guest {
 }
 
 /// A worker with the guests as ports 1 and 2 of a bridge.
-fn worker_between(guests: &[Guest; 2], is_normal: bool) -> Result<Worker> {
+fn worker_between(guests: &[Guest; 2], decides: Decides) -> Result<Worker> {
     let config = WorkerConfig {
         index: 0,
         idle: Idle::Poll,
@@ -182,11 +199,12 @@ fn worker_between(guests: &[Guest; 2], is_normal: bool) -> Result<Worker> {
             admin_up: true,
             tx: vec![tx],
             counters: vec![counters],
+            part: part(id, decides),
         }));
     }
     let ports = [PortId(1), PortId(2)].map(|id| (id, Arc::new(PortVlan::default())));
     let bridge = BridgePlane {
-        rules: Arc::new(TwoPorts { is_normal }),
+        rules: Arc::new(TwoPorts { decides }),
         ports: Arc::new(BridgePorts::new(ports)),
         fdb: Arc::new(Fdb::new(FdbLimits { addresses: 64, per_port: 64 }, 16, 7)),
     };
@@ -202,25 +220,58 @@ fn tell(mailbox: &Mailbox, worker: &mut Worker, command: Command) -> Result<()> 
     Ok(())
 }
 
+/// Port 2 owns queues of port 1, if so asked for: its address is matched, the rest is the bridge's.
+fn part(id: u16, decides: Decides) -> Option<Part> {
+    let (sorted, queues) = match decides {
+        Decides::Direct => (Sorted::ByHardware, [0, 1]),
+        Decides::Sorted => (Sorted::BySoftware, [0, 1]),
+        _ => return None,
+    };
+    if id == 2 {
+        return Some(Part::Owner(PortId(1)));
+    }
+    let partition = |owner, first| Partition {
+        owner,
+        spread: Spread::ByQueue,
+        queues: Queues { first, count: 1 },
+        tx: Queues { first: 0, count: 1 },
+        source: Source::default(),
+        is_polled: false,
+        counters: vec![Arc::default()],
+    };
+    let (mut key, mut mask) = (FlowKey::default(), FlowMask::default());
+    for (field, value) in [(Field::EthType, 0x800), (Field::Ipv4Dst, 0x0a00_0002)] {
+        key.set(field, value);
+        mask.add(field, field.full());
+    }
+    let partitions = vec![partition(Some(PortId(2)), queues[0]), partition(None, queues[1])];
+    let matches = OrderedMatches::new([(&key, &mask, 0)], 1);
+    Some(Part::Divided(Arc::new(Partitions::new(matches, partitions, sorted))))
+}
+
 /// NORMAL for everything, or from each port to the other.
 struct TwoPorts {
-    is_normal: bool,
+    decides: Decides,
 }
 
 impl Rules for TwoPorts {
     fn evaluate(&self, key: &FlowKey, verdict: &mut Verdict) {
-        let op = match (self.is_normal, key.get(Field::InPort)) {
-            (true, _) => Op::Normal,
-            (false, 1) => Op::Output(2),
-            (false, _) => Op::Output(1),
+        let op = match (self.decides, key.get(Field::InPort)) {
+            (Decides::Normal, _) => Op::Normal,
+            (_, 1) => Op::Output(2),
+            (_, _) => Op::Output(1),
         };
         *verdict = Verdict { ops: vec![op], rules: vec![0], mask: self.fields(), ..Verdict::default() };
     }
 
     fn fields(&self) -> FlowMask {
         let mut mask = FlowMask::default();
-        if !self.is_normal {
+        if self.decides != Decides::Normal {
             mask.add(Field::InPort, Field::InPort.full());
+        }
+        if self.decides == Decides::Rule {
+            mask.add(Field::EthType, Field::EthType.full());
+            mask.add(Field::Ipv4Dst, Field::Ipv4Dst.full());
         }
         mask
     }

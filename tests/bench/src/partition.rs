@@ -1,0 +1,106 @@
+//! What it costs to get a frame from a wire to a guest: straight from a queue that belongs to the guest, against the ways
+//! through the bridge.
+//!
+//! `bench_turns` (`tests/bench_load`) runs a worker between two rings in one thread. All ways have the same rings, frames and
+//! copies; what differs is how the worker finds out where a frame goes. They are measured in turns, and of each the median run
+//! counts, so that what else the machine does meets all of them.
+
+use anyhow::{Context as _, Result};
+use lab::{run_to_end, target_dir};
+use serde::Serialize;
+use std::fmt;
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(60);
+/// Frames of a run.
+const FRAMES: &str = "320000";
+const RUNS: usize = 15;
+const SIZES: [(&str, &str); 2] = [("64", "64"), ("1518", "1514")];
+const RINGS: [&str; 2] = ["split", "packed"];
+
+/// How a worker finds out where a frame goes, and what that is called.
+const WAYS: [(&str, &str); 4] = [
+    ("direct", "hardware has sorted it into the guest's queue"),
+    ("sorted", "a table of owners, in software"),
+    ("rule", "a rule of the bridge on the destination address"),
+    ("normal", "the learning bridge"),
+];
+
+/// Busy cycles per frame of each case.
+#[derive(Clone, Debug, Serialize)]
+pub struct Partition {
+    cases: Vec<Case>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Case {
+    /// Bytes of a frame on the wire.
+    size: &'static str,
+    /// The guest's rings.
+    ring: &'static str,
+    /// How the worker finds out where a frame goes.
+    way: &'static str,
+    /// The median of the runs.
+    cycles_per_frame: f64,
+    /// The lowest and the highest.
+    range: [f64; 2],
+    /// How many times cheaper the direct way is.
+    direct_gain: f64,
+}
+
+/// Measures all cases on this core.
+///
+/// # Errors
+/// When the program fails.
+pub fn measure_partition(core: usize) -> Result<Partition> {
+    let mut cases = vec![];
+    for (size, bytes) in SIZES {
+        for ring in RINGS {
+            let mut runs = [const { vec![] }; WAYS.len()];
+            for _ in 0..RUNS {
+                for ((way, _), runs) in WAYS.iter().zip(&mut runs) {
+                    runs.push(run(core, ring, way, bytes)?);
+                }
+            }
+            runs.iter_mut().for_each(|runs| runs.sort_by(f64::total_cmp));
+            let median = |runs: &[f64]| runs[runs.len() / 2];
+            let direct = median(&runs[0]);
+            for ((way, _), runs) in WAYS.iter().zip(&runs) {
+                cases.push(Case {
+                    size,
+                    ring,
+                    way,
+                    cycles_per_frame: median(runs),
+                    range: [runs[0], runs[RUNS - 1]],
+                    direct_gain: median(runs) / direct,
+                });
+            }
+        }
+    }
+    Ok(Partition { cases })
+}
+
+fn run(core: usize, ring: &str, way: &str, bytes: &str) -> Result<f64> {
+    let program = target_dir().join("release/bench_turns");
+    let args = ["-c", &core.to_string(), &program.to_string_lossy(), ring, way, bytes, FRAMES, "--cycles"];
+    let text = run_to_end("taskset", &args, LIMIT)?;
+    text.trim().parse().with_context(|| format!("no cycles in:\n{text}"))
+}
+
+impl fmt::Display for Partition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "From a wire to a guest, cycles per frame in the worker; one worker, one guest.\n")?;
+        writeln!(f, "| bytes | rings | way | cycles | range | direct is cheaper by |")?;
+        writeln!(f, "|---|---|---|---:|---|---:|")?;
+        for case in &self.cases {
+            let Case { size, ring, way, cycles_per_frame, range, direct_gain } = case;
+            writeln!(
+                f,
+                "| {size} | {ring} | {way} | {cycles_per_frame:.1} | {:.1}-{:.1} | {direct_gain:.2} x |",
+                range[0], range[1]
+            )?;
+        }
+        writeln!(f)?;
+        WAYS.iter().try_for_each(|(way, meaning)| writeln!(f, "{way}: {meaning}"))
+    }
+}
