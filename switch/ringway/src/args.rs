@@ -185,6 +185,8 @@ pub enum What {
     Status,
     /// Frames, bytes and drops by port
     Ports,
+    /// Links and counters of DPAA2 interfaces, as the hardware says them
+    Hardware,
     /// Rules with their counters
     Flows,
     /// Learned addresses

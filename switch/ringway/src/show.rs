@@ -54,6 +54,7 @@ fn request(args: &ShowArgs) -> Request {
     match args.what {
         What::Status => Request::Status,
         What::Ports => Request::ShowPorts,
+        What::Hardware => Request::ShowHardware,
         What::Flows => Request::ShowFlows { bridge, table: args.table },
         What::Fdb => Request::ShowFdb { bridge },
         What::Workers => Request::ShowWorkers,
@@ -90,6 +91,7 @@ impl Serialize for Rows<'_> {
         match self.0 {
             Answer::Status(status) => status.serialize(serializer),
             Answer::Ports(rows) => rows.serialize(serializer),
+            Answer::Hardware(rows) => rows.serialize(serializer),
             Answer::Flows(rows) => rows.serialize(serializer),
             Answer::Fdb(rows) => rows.serialize(serializer),
             Answer::Workers(rows) => rows.serialize(serializer),

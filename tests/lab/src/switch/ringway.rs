@@ -33,6 +33,7 @@ pub struct Ringway {
     names: Vec<String>,
     summary: PathBuf,
     dir: PathBuf,
+    environment: Vec<String>,
     starts: u32,
 }
 
@@ -50,22 +51,40 @@ impl Ringway {
     /// # Errors
     /// As [`Ringway::start`].
     pub fn start_with(plan: &Plan, extra: &str) -> Result<Self> {
-        std::fs::write(plan.dir.join("ringway.toml"), toml_of(plan) + extra)?;
-        let summary = plan.dir.join("summary.json");
-        let process = Self::run(&plan.dir, "ringway", &summary, START)?;
-        let names = plan.ports.iter().map(|port| port.name.clone()).collect();
-        let dir = plan.dir.clone();
-        let mut ringway =
-            Self { process, control: plan.dir.join("ctl.sock"), names, summary, dir, starts: 1 };
+        let mut ringway = Self::start_in(&plan.dir, &(toml_of(plan) + extra), &[])?;
+        ringway.names = plan.ports.iter().map(|port| port.name.clone()).collect();
+        Ok(ringway)
+    }
+
+    /// As [`Ringway::start`], with a configuration whose control socket is `ctl.sock` in `dir`, and with these variables
+    /// (`NAME=value`) in its environment. [`Switch::counters`] has no rows: there is no plan.
+    ///
+    /// # Errors
+    /// As [`Ringway::start`].
+    pub fn start_in(dir: &Path, toml: &str, environment: &[String]) -> Result<Self> {
+        std::fs::write(dir.join("ringway.toml"), toml)?;
+        let summary = dir.join("summary.json");
+        let process = Self::run(dir, "ringway", &summary, environment, START)?;
+        let mut ringway = Self {
+            process,
+            control: dir.join("ctl.sock"),
+            names: Vec::new(),
+            summary,
+            dir: dir.to_path_buf(),
+            environment: environment.to_vec(),
+            starts: 1,
+        };
         ringway.wait_ready()?;
         Ok(ringway)
     }
 
-    fn run(dir: &Path, name: &str, summary: &Path, script: &str) -> Result<Process> {
+    fn run(dir: &Path, name: &str, summary: &Path, environment: &[String], script: &str) -> Result<Process> {
         let file = dir.join("ringway.toml");
         // Log lines go to standard error, the final summary to standard output: keep them apart.
         let mut args: Vec<String> = ["-c", script, "sh"].map(String::from).into();
         args.push(summary.display().to_string());
+        args.push("env".into());
+        args.extend_from_slice(environment);
         args.push(ringway_binary().display().to_string());
         args.extend(["run", &file.display().to_string(), "--json"].map(String::from));
         Process::start(name, dir, "sh", &args)
@@ -82,7 +101,7 @@ impl Ringway {
         }
         self.starts += 1;
         let name = format!("ringway-{}", self.starts);
-        let successor = Self::run(&self.dir, &name, &self.summary, TAKE_OVER)?;
+        let successor = Self::run(&self.dir, &name, &self.summary, &self.environment, TAKE_OVER)?;
         let mut old = std::mem::replace(&mut self.process, successor);
         let status = old
             .wait(START_LIMIT)
@@ -102,7 +121,8 @@ impl Ringway {
         self.starts += 1;
         let name = format!("ringway-{}", self.starts);
         let unused = self.dir.join("unused.json");
-        let mut process = Self::run(&self.dir, &name, &unused, &format!("{limits}; {TAKE_OVER}"))?;
+        let script = format!("{limits}; {TAKE_OVER}");
+        let mut process = Self::run(&self.dir, &name, &unused, &self.environment, &script)?;
         let status = process.wait(START_LIMIT)?;
         if status.success() {
             bail!("it ended with {status}; its log:\n{}", process.tail());
@@ -118,7 +138,8 @@ impl Ringway {
     pub fn kill_and_start_again(&mut self) -> Result<()> {
         self.process.kill()?;
         self.starts += 1;
-        self.process = Self::run(&self.dir, &format!("ringway-{}", self.starts), &self.summary, START)?;
+        let name = format!("ringway-{}", self.starts);
+        self.process = Self::run(&self.dir, &name, &self.summary, &self.environment, START)?;
         self.wait_ready()
     }
 
