@@ -77,6 +77,10 @@ const KEPT: usize = 64;
 pub(crate) struct Audit {
     kept: Vec<Violation>,
     counts: BTreeMap<Rule, u64>,
+    /// As in [`AuditReport`].
+    pub(crate) abandoned_tokens: u64,
+    /// As in [`AuditReport`].
+    pub(crate) abandoned_bytes: u64,
 }
 
 impl Audit {
@@ -128,6 +132,10 @@ pub struct AuditReport {
     pub queued_frames: u64,
     /// Bytes mapped for DMA.
     pub mapped_bytes: u64,
+    /// Tokens that were open when their container was closed: of programs that leave without order.
+    pub abandoned_tokens: u64,
+    /// Bytes that were mapped for DMA when their container was closed.
+    pub abandoned_bytes: u64,
 }
 
 impl AuditReport {

@@ -276,7 +276,7 @@ pub enum WireEnd {
         /// Where sent frames are recorded.
         record: Option<PathBuf>,
     },
-    /// Sends UDP frames for as long as they are taken.
+    /// Sends UDP frames as fast as they are taken, over a wire with flow control: nothing is lost on it.
     Generator {
         /// Frame length in bytes without FCS, 64 to 10,240.
         #[serde(default = "sixty_four_u16")]
@@ -286,9 +286,11 @@ pub enum WireEnd {
         flows: u16,
         /// Frames in all; endless when left out.
         count: Option<u64>,
-        /// Frames offered at each look at the wire.
+        /// Frames that wait at the interface at most: each look at the wire brings as many as are missing.
         #[serde(default = "thirty_two")]
         burst: u16,
+        /// Frames a second at most, by this machine's clock; without limit when left out.
+        rate: Option<u32>,
         /// Destination address; the connected interface's when left out.
         destination: Option<String>,
         /// Hosts that it sends to in turn: the last octets of Ethernet and IP destination count up from the first one's.

@@ -50,7 +50,8 @@ pub fn report(model: &Model) -> String {
         "dequeues": counters.dequeues, "releases": counters.releases, "management": counters.management,
         "lines": counters.lines,
         "violations_total": audit.violations_total, "violations": violations, "open_tokens": audit.open_tokens,
-        "queued_frames": audit.queued_frames, "mapped_bytes": audit.mapped_bytes, "pools": pools,
+        "queued_frames": audit.queued_frames, "mapped_bytes": audit.mapped_bytes,
+        "abandoned_tokens": audit.abandoned_tokens, "abandoned_bytes": audit.abandoned_bytes, "pools": pools,
         "interfaces": interfaces, "commands_seen": commands,
     })
     .to_string()

@@ -1,7 +1,7 @@
 //! DPAA2 in software: the Management Complex, the queue and buffer manager with their portals, the packet processor, and
 //! wires. Drivers that work on it, ours and other people's, run against it unchanged.
 //!
-//! The model has no thread and no clock. It runs when something is stored into one of its windows: the store is carried
+//! The model has no thread and no clock (but for wires that say so). It runs when something is stored into one of its windows: the store is carried
 //! out to its last consequence (a frame sent, received by the connected interface and announced there) before
 //! [`Model::store`] returns. Loads need no call: they find what the last store left in the windows' memory. The same stores
 //! give the same results, always.
@@ -353,7 +353,8 @@ impl Model {
         self.dma.get_mut(&container).map_or(0, |space| space.unmap(iova, len))
     }
 
-    /// A program that used a container is gone: its objects are reset, its tokens closed, its memory unmapped.
+    /// A program that used a container is gone, or has closed it: its objects are reset, its tokens closed, its memory
+    /// unmapped. The audit keeps how much was left to do.
     pub fn release_container(&mut self, container: u32) {
         let objects: Vec<ObjectId> = self.mc.objects_in(container).map(|(object, _)| object).collect();
         for object in objects {
@@ -366,6 +367,7 @@ impl Model {
         self.close_tokens_of(ObjectType::DPRC.with_id(container));
         self.bman.unmapped(container, 0, u64::MAX);
         if let Some(space) = self.dma.get_mut(&container) {
+            self.audit.abandoned_bytes += space.mapped();
             space.clear();
         }
         self.run();
@@ -498,6 +500,8 @@ impl Model {
             open_tokens: self.mc.open_tokens(),
             queued_frames: self.qman.queued_frames(),
             mapped_bytes: self.dma.values().map(DmaSpace::mapped).sum(),
+            abandoned_tokens: self.audit.abandoned_tokens,
+            abandoned_bytes: self.audit.abandoned_bytes,
         }
     }
 

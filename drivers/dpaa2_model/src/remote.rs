@@ -2,7 +2,10 @@
 //!
 //! One request, one answer, over a Unix socket of whole messages; an answer is sent when everything that follows from its
 //! request has happened. Regions and DMA memory travel as descriptors, so loads, and the model's DMA, run at memory's speed.
-//! When a program is gone, the containers it used are reset.
+//! A container belongs to the one program that has claimed it, and is reset when that releases it or is gone.
+//!
+//! Requests without a descriptor are written, and answers to them read, with write(2) and read(2): stores are made by threads
+//! that may be allowed nothing else.
 
 use crate::{Access, Model, ObjectInfo, SharedModel, control, lock};
 use dpaa2_defs::mc::header::Frame;
@@ -45,6 +48,8 @@ mod operation {
     pub(super) const SET_IRQ: u32 = 8;
     pub(super) const RESET: u32 = 9;
     pub(super) const REPORT: u32 = 10;
+    pub(super) const CLAIM: u32 = 11;
+    pub(super) const RELEASE: u32 = 12;
 }
 
 /// A request; what its fields mean depends on the operation.
@@ -99,6 +104,26 @@ fn send(socket: &OwnedFd, parts: [&[u8]; 2], fd: Option<&OwnedFd>) -> io::Result
     }
 }
 
+/// Sends a message without a descriptor.
+fn send_plain(socket: &OwnedFd, message: &[u8]) -> io::Result<()> {
+    loop {
+        match rustix::io::write(socket, message) {
+            Err(Errno::INTR) => {}
+            result => return result.map(drop).map_err(Into::into),
+        }
+    }
+}
+
+/// Receives a message without a descriptor; an empty message is the end.
+fn receive_plain(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match rustix::io::read(socket, &mut *buffer) {
+            Err(Errno::INTR) => {}
+            result => return result.map_err(Into::into),
+        }
+    }
+}
+
 /// Receives a message and perhaps a descriptor; an empty message is the end.
 fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -122,6 +147,15 @@ fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<(usize, Option<Own
 #[derive(Debug)]
 pub struct Client {
     socket: Mutex<OwnedFd>,
+}
+
+/// An answer that has all its bytes: without, the server is gone.
+fn whole(len: usize, buffer: [u8; size_of::<Answer>()]) -> io::Result<Answer> {
+    if len == buffer.len() {
+        Ok(zerocopy::transmute!(buffer))
+    } else {
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
 }
 
 /// A region as a program gets it.
@@ -150,8 +184,17 @@ impl Client {
         let mut buffer = [0; size_of::<Answer>()];
         let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
         send(&socket, [request.as_bytes(), &[]], fd)?;
-        let (_, fd) = receive(&socket, &mut buffer)?;
-        Ok((zerocopy::transmute!(buffer), fd))
+        let (len, fd) = receive(&socket, &mut buffer)?;
+        whole(len, buffer).map(|answer| (answer, fd))
+    }
+
+    /// As [`Client::ask`], where no descriptor is sent or comes back.
+    fn ask_plain(&self, request: &Request) -> io::Result<Answer> {
+        let mut buffer = [0; size_of::<Answer>()];
+        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        send_plain(&socket, request.as_bytes())?;
+        let len = receive_plain(&socket, &mut buffer)?;
+        whole(len, buffer)
     }
 
     fn ask_text(&self, operation: u32) -> io::Result<String> {
@@ -185,7 +228,25 @@ impl Client {
         Ok(containers)
     }
 
-    /// A region of an object.
+    /// Takes a container for this program. False when another program has it, or there is none such.
+    ///
+    /// # Errors
+    /// The server is gone.
+    pub fn claim(&self, container: u32) -> io::Result<bool> {
+        let object = ObjectType::DPRC.with_id(container);
+        Ok(self.ask_plain(&request(operation::CLAIM, object, [0; 3]))?.done.get() != 0)
+    }
+
+    /// Gives a container back; it is reset.
+    ///
+    /// # Errors
+    /// The server is gone.
+    pub fn release(&self, container: u32) -> io::Result<()> {
+        let object = ObjectType::DPRC.with_id(container);
+        self.ask_plain(&request(operation::RELEASE, object, [0; 3])).map(drop)
+    }
+
+    /// A region of an object in a container this program has claimed.
     ///
     /// # Errors
     /// The server is gone, or there is no such region.
@@ -205,7 +266,7 @@ impl Client {
         let len = bytes.len().min(STORE_MAX);
         message.len = (len as u64).into();
         message.data[..len].copy_from_slice(&bytes[..len]);
-        self.ask(&message, None).map(drop)
+        self.ask_plain(&message).map(drop)
     }
 
     /// Sends a command through a container's own portal.
@@ -215,7 +276,7 @@ impl Client {
     pub fn container_command(&self, container: u32, command: &Frame) -> io::Result<Option<Frame>> {
         let mut message = request(operation::COMMAND, ObjectType::DPRC.with_id(container), [0; 3]);
         message.data.copy_from_slice(command.as_bytes());
-        let (answer, _) = self.ask(&message, None)?;
+        let answer = self.ask_plain(&message)?;
         Ok((answer.done.get() != 0).then(|| zerocopy::transmute!(answer.data)))
     }
 
@@ -227,13 +288,13 @@ impl Client {
         self.ask(&request(operation::DMA_MEMORY, ObjectType::DPRC.with_id(0), [0; 3]), Some(file)).map(drop)
     }
 
-    /// Maps `len` bytes of the memory file from `offset` on. False when the range can't be.
+    /// Maps `len` bytes of the memory file from `offset` on. False when the range can't be, or the container isn't claimed.
     ///
     /// # Errors
     /// The server is gone.
     pub fn dma_map(&self, container: u32, iova: u64, len: u64, offset: u64) -> io::Result<bool> {
         let object = ObjectType::DPRC.with_id(container);
-        Ok(self.ask(&request(operation::DMA_MAP, object, [iova, len, offset]), None)?.0.done.get() != 0)
+        Ok(self.ask_plain(&request(operation::DMA_MAP, object, [iova, len, offset]))?.done.get() != 0)
     }
 
     /// Takes a range back. Gives the bytes that were mapped of it.
@@ -242,7 +303,7 @@ impl Client {
     /// The server is gone.
     pub fn dma_unmap(&self, container: u32, iova: u64, len: u64) -> io::Result<u64> {
         let object = ObjectType::DPRC.with_id(container);
-        Ok(self.ask(&request(operation::DMA_UNMAP, object, [iova, len, 0]), None)?.0.value.get())
+        Ok(self.ask_plain(&request(operation::DMA_UNMAP, object, [iova, len, 0]))?.value.get())
     }
 
     /// Sets where an object's interrupt goes, or ends it.
@@ -258,7 +319,7 @@ impl Client {
     /// # Errors
     /// The server is gone.
     pub fn reset(&self, object: ObjectId) -> io::Result<bool> {
-        Ok(self.ask(&request(operation::RESET, object, [0; 3]), None)?.0.done.get() != 0)
+        Ok(self.ask_plain(&request(operation::RESET, object, [0; 3]))?.done.get() != 0)
     }
 
     /// Counters and audit as JSON.
@@ -275,6 +336,7 @@ struct Program {
     socket: OwnedFd,
     memory: Option<File>,
     windows: BTreeMap<u64, Arc<MmapRaw>>,
+    /// Those it has claimed.
     containers: BTreeSet<u32>,
 }
 
@@ -287,6 +349,7 @@ pub fn serve(model: &SharedModel, path: &Path) -> io::Result<()> {
     bind(&listener, &SocketAddrUnix::new(path)?)?;
     listen(&listener, 8)?;
     let mut programs: Vec<Program> = Vec::new();
+    let mut claimed = BTreeSet::new();
     // Wires bring frames whoever sleeps.
     let look_at_wires = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
     loop {
@@ -303,10 +366,11 @@ pub fn serve(model: &SharedModel, path: &Path) -> io::Result<()> {
         let mut index = 0;
         programs.retain_mut(|program| {
             index += 1;
-            let keep = !ready[index] || program.answer(model).is_ok();
+            let keep = !ready[index] || program.answer(model, &mut claimed).is_ok();
             if !keep {
                 for container in &program.containers {
                     lock(model).release_container(*container);
+                    claimed.remove(container);
                 }
             }
             keep
@@ -320,8 +384,8 @@ pub fn serve(model: &SharedModel, path: &Path) -> io::Result<()> {
 }
 
 impl Program {
-    /// Answers one request. An error is the end of the program.
-    fn answer(&mut self, model: &SharedModel) -> io::Result<()> {
+    /// Answers one request; `claimed` are the containers of all programs. An error is the end of the program.
+    fn answer(&mut self, model: &SharedModel, claimed: &mut BTreeSet<u32>) -> io::Result<()> {
         let mut message = Request::new_zeroed();
         let (len, fd) = receive(&self.socket, message.as_mut_bytes())?;
         if len != size_of::<Request>() {
@@ -335,9 +399,23 @@ impl Program {
         let mut sent = None;
         match message.operation.get() {
             operation::OBJECTS => text = objects(&model),
+            operation::CLAIM => {
+                let exists = model.container_of(object) == Some(object.id);
+                let is_free = exists && claimed.insert(object.id);
+                if is_free {
+                    self.containers.insert(object.id);
+                }
+                answer.done = u64::from(is_free).into();
+            }
+            operation::RELEASE => {
+                if self.containers.remove(&object.id) {
+                    claimed.remove(&object.id);
+                    model.release_container(object.id);
+                }
+            }
             operation::REGION => {
-                if let Some(handle) = model.region(object, a as usize) {
-                    self.containers.extend(model.container_of(object));
+                let is_own = model.container_of(object).is_some_and(|id| self.containers.contains(&id));
+                if let Some(handle) = model.region(object, a as usize).filter(|_| is_own) {
                     answer.done = if handle.access == Access::Plain { 2 } else { 1 }.into();
                     answer.value = (handle.memory.len() as u64).into();
                     sent = Some(handle.memory.file().as_fd().try_clone_to_owned()?);
@@ -359,8 +437,9 @@ impl Program {
                 self.windows.clear();
             }
             operation::DMA_MAP => {
-                self.containers.insert(object.id);
-                answer.done = u64::from(self.map(&mut model, object.id, a, b, c)?).into();
+                let is_own = self.containers.contains(&object.id);
+                let is_mapped = is_own && self.map(&mut model, object.id, a, b, c)?;
+                answer.done = u64::from(is_mapped).into();
             }
             operation::DMA_UNMAP => answer.value = model.dma_unmap(object.id, a, b).into(),
             operation::SET_IRQ => answer.done = u64::from(model.set_irq(object, fd)).into(),
@@ -447,6 +526,8 @@ mod tests {
         assert_eq!((containers.len(), names.join(" ")), (1, "dpbp.1 dpio.1 dpmcp.1".to_owned()));
 
         let dpio = "dpio.1".parse().unwrap();
+        assert!(client.region(dpio, 2).is_err(), "the container isn't this program's yet");
+        assert!(client.claim(2).unwrap());
         assert_eq!(client.region(dpio, 2).unwrap().access, Access::Plain);
         assert!(client.region(dpio, 3).is_err());
         client.store(dpio, 1, 0xd00, &0x0081_b8ff_u32.to_le_bytes()).unwrap();
@@ -468,5 +549,23 @@ mod tests {
             lock(&model).audit().mapped_bytes == 0
         });
         assert!(gone, "what a program mapped is unmapped when it is gone");
+    }
+
+    #[test]
+    fn a_container_has_one_program_at_a_time() {
+        let (_model, client, dir) = client("soc = 'lx2160a'\n[[container]]\nid = 2\ndpio = 1");
+        let other = Client::connect(&dir.path().join("model")).unwrap();
+        assert!(!client.claim(3).unwrap(), "there is none such");
+        assert!(client.claim(2).unwrap());
+        assert!(!other.claim(2).unwrap());
+        client.release(2).unwrap();
+        assert!(other.claim(2).unwrap());
+        other.release(3).unwrap();
+        drop(other);
+        let is_free = (0..500).any(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            client.claim(2).unwrap()
+        });
+        assert!(is_free, "a program that is gone has no container");
     }
 }

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::time::{Duration, Instant};
 
 /// Frames kept at a quiet end for whoever asks; older ones are forgotten.
 const KEPT: usize = 4096;
@@ -50,9 +51,38 @@ pub(crate) enum End {
         hosts: u8,
         next: u64,
         count: Option<u64>,
-        burst: u16,
+        pace: Pace,
         is_addressed: bool,
     },
+}
+
+/// How fast a generator sends.
+pub(crate) struct Pace {
+    burst: usize,
+    /// Time between two frames, and when the next one is due.
+    limit: Option<(Duration, Instant)>,
+}
+
+impl Pace {
+    fn new(burst: u16, rate: Option<u32>) -> Self {
+        let limit = rate.map(|rate| (Duration::from_secs(1) / rate.max(1), Instant::now()));
+        Self { burst: usize::from(burst), limit }
+    }
+
+    /// How many frames may be sent when `waiting` are at the interface already.
+    fn frames(&mut self, waiting: usize, now: Instant) -> usize {
+        let room = self.burst.saturating_sub(waiting);
+        let Some((gap, due)) = &mut self.limit else { return room };
+        // After a pause no more than a burst is made up for.
+        let oldest = now.checked_sub(*gap * self.burst as u32);
+        *due = oldest.map_or(*due, |oldest| oldest.max(*due));
+        let mut frames = 0;
+        while frames < room && *due <= now {
+            *due += *gap;
+            frames += 1;
+        }
+        frames
+    }
 }
 
 impl fmt::Debug for End {
@@ -114,9 +144,9 @@ impl Mac {
         self.end.take(frame, now_ns);
     }
 
-    /// The next frame that comes in, at most [`BURST`] a look.
-    pub(crate) fn receive(&mut self, mac: [u8; 6]) -> Vec<Vec<u8>> {
-        let frames = self.end.give(mac);
+    /// The next frames for the interface with this address, at which `waiting` are already.
+    pub(crate) fn receive(&mut self, mac: [u8; 6], waiting: usize) -> Vec<Vec<u8>> {
+        let frames = self.end.give(mac, waiting);
         self.received_frames += frames.len() as u64;
         self.received_bytes += frames.iter().map(|frame| frame.len() as u64).sum::<u64>();
         frames
@@ -148,11 +178,12 @@ impl End {
                 };
                 Self::Pcap { replay, record }
             }
-            WireEnd::Generator { size, flows, count, burst, destination, hosts } => {
+            WireEnd::Generator { size, flows, count, burst, rate, destination, hosts } => {
                 let mac = destination.as_deref().and_then(config::parse_mac);
                 let frame = udp_frame(usize::from(*size).clamp(64, 10_240), mac.unwrap_or_default());
                 let (flows, hosts, is_addressed) = ((*flows).max(1), (*hosts).max(1), mac.is_some());
-                Self::Generator { frame, flows, hosts, next: 0, count: *count, burst: *burst, is_addressed }
+                let pace = Pace::new(*burst, *rate);
+                Self::Generator { frame, flows, hosts, next: 0, count: *count, pace, is_addressed }
             }
         })
     }
@@ -177,7 +208,7 @@ impl End {
         }
     }
 
-    fn give(&mut self, mac: [u8; 6]) -> Vec<Vec<u8>> {
+    fn give(&mut self, mac: [u8; 6], waiting: usize) -> Vec<Vec<u8>> {
         match self {
             Self::Quiet { waiting, .. } => waiting.drain(..).collect(),
             Self::Loop { waiting } => waiting.drain(..).collect(),
@@ -196,12 +227,12 @@ impl End {
                 let count = replay.len().min(BURST);
                 replay.drain(..count).collect()
             }
-            Self::Generator { frame, flows, hosts, next, count, burst, is_addressed } => {
+            Self::Generator { frame, flows, hosts, next, count, pace, is_addressed } => {
                 if !*is_addressed {
                     frame[..6].copy_from_slice(&mac);
                 }
                 let left = count.map_or(u64::MAX, |count| count - (*next).min(count));
-                (0..u64::from(*burst).min(left))
+                (0..left.min(pace.frames(waiting, Instant::now()) as u64))
                     .map(|_| {
                         let host = (*next % u64::from(*hosts)) as u8;
                         let port = 1024 + (*next / u64::from(*hosts) % u64::from(*flows)) as u16;
@@ -333,11 +364,30 @@ mod tests {
     }
 
     #[test]
+    fn a_paced_generator_sends_when_frames_are_due_and_catches_up_by_one_burst() {
+        let mut pace = Pace::new(4, Some(1000));
+        let (_, start) = pace.limit.unwrap();
+        let mut at = |ms| pace.frames(0, start + Duration::from_millis(ms));
+        assert_eq!([at(0), at(0), at(1), at(3)], [1, 0, 1, 2]);
+        let after_a_pause = [at(1000), at(1000)];
+        assert_eq!(after_a_pause, [4, 1]);
+        assert_eq!(at(1001), 1);
+    }
+
+    #[test]
     fn a_generator_sends_its_flows_in_turn_and_ends_at_its_count() {
-        let config =
-            WireEnd::Generator { size: 64, flows: 2, count: Some(3), burst: 2, destination: None, hosts: 1 };
+        let config = WireEnd::Generator {
+            size: 64,
+            flows: 2,
+            count: Some(3),
+            burst: 2,
+            rate: None,
+            destination: None,
+            hosts: 1,
+        };
         let mut end = End::new(&config).unwrap();
-        let frames: Vec<Vec<u8>> = (0..3).flat_map(|_| end.give([2; 6])).collect();
+        assert!(end.give([2; 6], 2).is_empty(), "so many wait already");
+        let frames: Vec<Vec<u8>> = (0..3).flat_map(|_| end.give([2; 6], 0)).collect();
         assert_eq!(frames.iter().map(|frame| frame[35]).collect::<Vec<_>>(), [0, 1, 0]);
         assert!(frames.iter().all(|frame| frame.len() == 60 && frame[..6] == [2; 6]));
     }

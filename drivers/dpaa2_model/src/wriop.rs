@@ -652,7 +652,8 @@ impl Model {
         let Some(peer) = peer else { return };
         let Some(ni) = self.nis[peer].as_ref().filter(|ni| ni.settings.enabled) else { return };
         let address = ni.settings.mac;
-        for frame in self.macs[mac].receive(address) {
+        let waiting = ni.rx.iter().map(|&fqid| self.qman.fq(fqid).map_or(0, crate::qman::Fq::frames)).sum();
+        for frame in self.macs[mac].receive(address, waiting) {
             self.arriving.push_back(Arriving { ni: peer, frame, hops: 0 });
         }
     }

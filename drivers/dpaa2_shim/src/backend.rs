@@ -28,6 +28,10 @@ pub struct Memory {
 pub trait Backend: Send + Sync {
     /// Containers a program may use, with their objects.
     fn containers(&self) -> Vec<(u32, Vec<ObjectInfo>)>;
+    /// Takes a container for this process; false when another one has it.
+    fn claim(&self, container: u32) -> bool;
+    /// Gives a container back: what is in it is reset, its memory unmapped.
+    fn release(&self, container: u32);
     fn region(&self, object: ObjectId, index: usize) -> Option<Memory>;
     /// Has been carried out, with all that follows, when this returns.
     fn store(&self, object: ObjectId, region: usize, offset: usize, bytes: &[u8]);
@@ -67,6 +71,14 @@ impl Backend for Local {
     fn containers(&self) -> Vec<(u32, Vec<ObjectInfo>)> {
         let model = lock(&self.0);
         model.containers().into_iter().filter(|id| *id != 1).map(|id| (id, model.objects(id))).collect()
+    }
+
+    fn claim(&self, _container: u32) -> bool {
+        true
+    }
+
+    fn release(&self, container: u32) {
+        lock(&self.0).release_container(container);
     }
 
     fn region(&self, object: ObjectId, index: usize) -> Option<Memory> {
@@ -165,6 +177,14 @@ fn alive<T>(answer: std::io::Result<T>) -> T {
 impl Backend for Remote {
     fn containers(&self) -> Vec<(u32, Vec<ObjectInfo>)> {
         alive(self.client.containers())
+    }
+
+    fn claim(&self, container: u32) -> bool {
+        alive(self.client.claim(container))
+    }
+
+    fn release(&self, container: u32) {
+        alive(self.client.release(container));
     }
 
     fn region(&self, object: ObjectId, index: usize) -> Option<Memory> {

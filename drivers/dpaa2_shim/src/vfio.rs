@@ -53,7 +53,8 @@ const DESCRIPTORS: usize = 65_536;
 enum Kind {
     Container,
     Group(u32),
-    Device(ObjectId),
+    /// With its group.
+    Device(ObjectId, u32),
 }
 
 /// A window the program has mapped.
@@ -62,6 +63,7 @@ struct Mapping {
     start: usize,
     len: usize,
     object: ObjectId,
+    group: u32,
     region: usize,
     /// Where in the region it starts.
     offset: usize,
@@ -193,27 +195,46 @@ impl Vfio {
         if !known {
             return Some(Err(libc::ENOENT));
         }
-        let busy = held(&self.kinds).values().any(|kind| *kind == Kind::Group(group));
-        Some(if busy { Err(libc::EBUSY) } else { self.add(Kind::Group(group)) })
+        let is_busy = self.is_in_use(group) || !backend.claim(group);
+        Some(if is_busy { Err(libc::EBUSY) } else { self.add(Kind::Group(group)) })
     }
 
-    /// Forgets a descriptor. The object is reset when its last one is closed and nothing of it is mapped.
+    /// Forgets a descriptor. The object is reset when its last one is closed and nothing of it is mapped, and the group is
+    /// free for others when nothing of it is in use.
     pub fn closed(&self, backend: &dyn Backend, fd: c_int) {
         let Some(kind) = self.kind(fd) else { return };
         self.ours[fd as usize].store(0, Ordering::Relaxed);
         held(&self.kinds).remove(&fd);
-        held(&self.attached).remove(&fd);
-        if let Kind::Device(object) = kind {
-            self.reset_if_unused(backend, object);
+        let attached = held(&self.attached).remove(&fd);
+        match kind {
+            Kind::Device(object, group) => self.leave(backend, object, group),
+            Kind::Group(group) => self.leave_group(backend, group),
+            // It may be closed without ever having had one.
+            Kind::Container => attached.into_iter().for_each(|group| self.leave_group(backend, group)),
         }
     }
 
-    fn reset_if_unused(&self, backend: &dyn Backend, object: ObjectId) {
-        let is_open = held(&self.kinds).values().any(|kind| *kind == Kind::Device(object));
+    fn leave(&self, backend: &dyn Backend, object: ObjectId, group: u32) {
+        let is_open = held(&self.kinds).values().any(|kind| *kind == Kind::Device(object, group));
         if !is_open && !self.mapped().iter().any(|mapping| mapping.object == object) {
             backend.set_irq(object, None);
             backend.reset(object);
         }
+        self.leave_group(backend, group);
+    }
+
+    fn leave_group(&self, backend: &dyn Backend, group: u32) {
+        if !self.is_in_use(group) {
+            backend.release(group);
+        }
+    }
+
+    /// Whether this process has a descriptor or a window of a group.
+    fn is_in_use(&self, group: u32) -> bool {
+        let of_group = |kind: &Kind| matches!(kind, Kind::Group(own) | Kind::Device(_, own) if *own == group);
+        held(&self.kinds).values().any(of_group)
+            || held(&self.attached).values().any(|own| *own == group)
+            || self.mapped().iter().any(|mapping| mapping.group == group)
     }
 
     fn mapped(&self) -> std::sync::RwLockReadGuard<'_, Vec<Mapping>> {
@@ -241,8 +262,8 @@ impl Vfio {
         offset: i64,
     ) -> Option<Result<*mut c_void, c_int>> {
         let kind = self.kind(fd)?;
-        let Kind::Device(object) = kind else { return Some(Err(libc::ENODEV)) };
-        Some(self.map_region(backend, address, len, prot, flags, object, offset))
+        let Kind::Device(object, group) = kind else { return Some(Err(libc::ENODEV)) };
+        Some(self.map_region(backend, address, len, prot, flags, (object, group), offset))
     }
 
     #[expect(clippy::too_many_arguments, reason = "those of mmap")]
@@ -253,7 +274,7 @@ impl Vfio {
         len: usize,
         prot: c_int,
         flags: c_int,
-        object: ObjectId,
+        (object, group): (ObjectId, u32),
         offset: i64,
     ) -> Result<*mut c_void, c_int> {
         let (region, inner) = ((offset >> REGION_SHIFT) as usize, offset & ((1 << REGION_SHIFT) - 1));
@@ -270,7 +291,8 @@ impl Vfio {
             return Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL));
         }
         if trapped {
-            let mapping = Mapping { start: start as usize, len, object, region, offset: inner as usize };
+            let mapping =
+                Mapping { start: start as usize, len, object, group, region, offset: inner as usize };
             self.mappings.write().unwrap_or_else(PoisonError::into_inner).push(mapping);
         }
         Ok(start)
@@ -286,12 +308,12 @@ impl Vfio {
         self.mappings.write().unwrap_or_else(PoisonError::into_inner).retain(|mapping| {
             let keep = !touches(mapping);
             if !keep {
-                gone.push(mapping.object);
+                gone.push((mapping.object, mapping.group));
             }
             keep
         });
-        for object in gone {
-            self.reset_if_unused(backend, object);
+        for (object, group) in gone {
+            self.leave(backend, object, group);
         }
     }
 
@@ -312,7 +334,7 @@ impl Vfio {
             match kind {
                 Kind::Container => self.container_ioctl(backend, fd, request, argument),
                 Kind::Group(group) => self.group_ioctl(group, request, argument, backend),
-                Kind::Device(object) => device_ioctl(backend, object, request, argument),
+                Kind::Device(object, _) => device_ioctl(backend, object, request, argument),
             }
         })
     }
@@ -400,7 +422,7 @@ impl Vfio {
                             *container == group && objects.iter().any(|known| known.id == *object)
                         })
                 });
-                self.add(Kind::Device(known.ok_or(libc::ENODEV)?))
+                self.add(Kind::Device(known.ok_or(libc::ENODEV)?, group))
             }
             _ => Err(libc::ENOTTY),
         }
@@ -415,7 +437,7 @@ impl Vfio {
         offset: i64,
     ) -> Option<Result<isize, c_int>> {
         let kind = self.kind(fd)?;
-        let Kind::Device(ObjectId { object_type: ObjectType::DPRC, id }) = kind else {
+        let Kind::Device(ObjectId { object_type: ObjectType::DPRC, id }, _) = kind else {
             return Some(Err(libc::EINVAL));
         };
         if bytes.len() != 64 || offset != 0 {
@@ -431,7 +453,7 @@ impl Vfio {
     /// Reads the answer to it; `None` if the descriptor isn't ours.
     pub fn pread(&self, fd: c_int, bytes: &mut [u8], offset: i64) -> Option<Result<isize, c_int>> {
         let kind = self.kind(fd)?;
-        if !matches!(kind, Kind::Device(ObjectId { object_type: ObjectType::DPRC, .. }))
+        if !matches!(kind, Kind::Device(ObjectId { object_type: ObjectType::DPRC, .. }, _))
             || bytes.len() != 64
             || offset != 0
         {

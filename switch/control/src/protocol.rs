@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::rows::{
-    CacheRow, ConfigText, FdbRow, FlowRow, PartitionRow, PortRow, PuntRow, Snapshot, Status, WorkerRow,
+    CacheRow, ConfigText, FdbRow, FlowRow, HardwareRow, PartitionRow, PortRow, PuntRow, Snapshot, Status, WorkerRow,
 };
 
 /// The version of the protocol: another one is refused.
@@ -21,6 +21,8 @@ pub enum Request {
     Status,
     /// Every port. Answered by [`Answer::Ports`].
     ShowPorts,
+    /// What the hardware below ports says itself. Answered by [`Answer::Hardware`].
+    ShowHardware,
     /// Rules. Answered by [`Answer::Flows`].
     ShowFlows {
         /// Of this bridge only.
@@ -132,6 +134,8 @@ pub enum Answer {
     Status(Status),
     /// To [`Request::ShowPorts`].
     Ports(Vec<PortRow>),
+    /// To [`Request::ShowHardware`]: ports without hardware of their own have no row.
+    Hardware(Vec<HardwareRow>),
     /// To [`Request::ShowFlows`].
     Flows(Vec<FlowRow>),
     /// To [`Request::ShowFdb`].

@@ -14,7 +14,7 @@ pub struct PortRow {
     pub number: u16,
     /// The bridge it belongs to.
     pub bridge: String,
-    /// What moves its frames: `vhost-user`, `tap`, `pcap`, `null`, `loop`.
+    /// What moves its frames: `vhost-user`, `tap`, `dpaa2`, `pcap`, `null`, `loop`.
     pub driver: String,
     /// Whether frames can pass.
     pub state: PortState,
@@ -54,6 +54,25 @@ impl PortRow {
     pub fn dropped(&self) -> u64 {
         self.drops.values().sum()
     }
+}
+
+/// What the hardware below a port says of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HardwareRow {
+    /// The port.
+    pub port: String,
+    /// Its object: `dpni.1`.
+    pub object: String,
+    /// Its primary Ethernet address.
+    pub mac: String,
+    /// Whether its link is up.
+    pub is_up: bool,
+    /// The link's rate in Mbit/s.
+    pub rate_mbps: u32,
+    /// The longest frame it takes, in bytes without FCS.
+    pub frame_max: u16,
+    /// Every counter of its own and of its driver, by name; those of classes with their number.
+    pub counters: BTreeMap<String, u64>,
 }
 
 /// Whether frames can pass a port.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::protocol::Answer;
 use crate::rows::{
-    BridgeRow, Bucket, CacheRow, FdbRow, FlowRow, GuestRow, PartitionRow, PortRow, PuntRow, Snapshot, Status,
+    BridgeRow, Bucket, CacheRow, FdbRow, FlowRow, GuestRow, HardwareRow, PartitionRow, PortRow, PuntRow, Snapshot, Status,
     Summary, WorkerRow,
 };
 
@@ -393,6 +393,26 @@ pub fn guests(rows: &[GuestRow]) -> String {
     table.to_string()
 }
 
+/// Hardware below ports; of its counters those that are not 0.
+pub fn hardware(rows: &[HardwareRow]) -> String {
+    let mut ports = Table::new(["PORT", "OBJECT", "MAC", "LINK", ">MBIT/S", ">LONGEST FRAME"]);
+    let mut counters = Table::new(["PORT", "COUNTER", ">COUNT"]);
+    for row in rows {
+        ports.row([
+            row.port.clone(),
+            row.object.clone(),
+            row.mac.clone(),
+            if row.is_up { "up" } else { "down" }.to_owned(),
+            row.rate_mbps.to_string(),
+            row.frame_max.to_string(),
+        ]);
+        for (name, count) in row.counters.iter().filter(|(_, count)| **count > 0) {
+            counters.row([row.port.clone(), name.clone(), grouped(*count)]);
+        }
+    }
+    format!("{ports}\n{counters}")
+}
+
 /// The switch in short.
 pub fn status(status: &Status) -> String {
     let file = status.path.as_ref().map_or("no file".to_owned(), |path| path.display().to_string());
@@ -421,6 +441,7 @@ pub fn answer(answer: &Answer) -> String {
     match answer {
         Answer::Status(row) => status(row),
         Answer::Ports(rows) => ports(rows),
+        Answer::Hardware(rows) => hardware(rows),
         Answer::Flows(rows) => flows(rows),
         Answer::Fdb(rows) => fdb(rows),
         Answer::Partitions(rows) => partitions(rows),
@@ -466,6 +487,23 @@ mod tests {
         let numbers = [0.0, 5.0, 999.4, 999.6, 1234.0, 12_345.0, 123_456.0, 1e6, 2.5e15];
         let texts = ["0", "5", "999", "1.00 k", "1.23 k", "12.3 k", "123 k", "1.00 M", "2500 T"];
         assert_eq!(numbers.map(scaled), texts);
+    }
+
+    #[test]
+    fn hardware_shows_what_it_counted_and_nothing_that_is_zero() {
+        let counters = [("ingress_all_frames".to_owned(), 1234), ("moved-frames".to_owned(), 0)];
+        let row = HardwareRow {
+            port: "wire1".into(),
+            object: "dpni.1".into(),
+            mac: "02:00:00:00:00:01".into(),
+            is_up: true,
+            rate_mbps: 10_000,
+            frame_max: 1522,
+            counters: counters.into(),
+        };
+        let text = hardware(&[row]);
+        assert!(text.contains("wire1  dpni.1  02:00:00:00:00:01  up     10000           1522"), "{text}");
+        assert!(text.contains("wire1  ingress_all_frames  1 234") && !text.contains("moved"), "{text}");
     }
 
     fn vm0() -> PortRow {

@@ -189,6 +189,8 @@ pub enum What {
     Ports,
     /// Who owns which queues of ports, and what they got
     Partitions,
+    /// Links and counters of DPAA2 interfaces, as the hardware says them
+    Hardware,
     /// Rules with their counters
     Flows,
     /// Learned addresses

@@ -9,8 +9,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::Context;
+use control::HardwareRow;
 use dpaa2_defs::mc::object::ObjectType;
-use dpaa2_model::{Description, Model, ModelBus, SharedModel};
+use dpaa2_model::{AuditReport, Description, Model, ModelBus, SharedModel, WireEnd};
 use dpaa2_port::classify::{Extract, Protocol, field};
 use dpaa2_port::{
     ClassTable, Classification, Dpaa2, Dpaa2Error, Dpaa2Handle, Dpaa2Port, PoolAccount, PoolConfig, PoolUse,
@@ -25,6 +26,7 @@ use tokio::task::JoinHandle;
 use worker::Sorted;
 
 use crate::dataplane::Dataplane;
+use crate::show::mac_text;
 
 /// Bytes of a frame beyond its MTU: Ethernet header and two tags.
 const LINK_HEADER_MAX: u16 = 14 + 8;
@@ -50,14 +52,34 @@ struct Opening {
 
 enum Opened {
     Vfio(Dpaa2<VfioBus>),
-    Model { hardware: Dpaa2<ModelBus>, wires: JoinHandle<()> },
+    Model { hardware: Dpaa2<ModelBus>, model: SharedModel, wires: JoinHandle<()> },
 }
 
 impl Drop for Opening {
     fn drop(&mut self) {
-        if let Some(Opened::Model { wires, .. }) = self.opened.get() {
+        if let Some(Opened::Model { hardware, model, wires }) = self.opened.take() {
             wires.abort();
+            drop(hardware);
+            report(&dpaa2_model::lock(&model).audit());
         }
+    }
+}
+
+/// Says what the model has to say of its driver, when that has closed everything.
+fn report(audit: &AuditReport) {
+    for violation in &audit.violations {
+        tracing::error!("audit of the DPAA2 model: {violation}");
+    }
+    let AuditReport { violations_total, abandoned_tokens, abandoned_bytes, .. } = audit;
+    if audit.is_clean() && (*abandoned_tokens, *abandoned_bytes) == (0, 0) {
+        tracing::info!("audit of the DPAA2 model: clean");
+    } else {
+        tracing::error!(
+            violations_total,
+            abandoned_tokens,
+            abandoned_bytes,
+            "audit of the DPAA2 model: not clean"
+        );
     }
 }
 
@@ -253,14 +275,24 @@ fn open(fslmc: &Fslmc, cores: &[usize]) -> anyhow::Result<Opened> {
             let bus = bus.with_context(|| format!("{} has no {container}", board.display()))?;
             let hardware = Dpaa2::open(bus, cores)?;
             tracing::info!(%container, board = %board.display(), "the DPAA2 hardware is a model");
-            Ok(Opened::Model { hardware, wires: tokio::task::spawn_local(look_at_wires(model)) })
+            let wires = tokio::task::spawn_local(look_at_wires(model.clone()));
+            Ok(Opened::Model { hardware, model, wires })
         }
     }
 }
 
+fn description(board: &Path) -> anyhow::Result<Description> {
+    Ok(Description::from_toml(&std::fs::read_to_string(board)?)?)
+}
+
 fn model(board: &Path) -> anyhow::Result<SharedModel> {
-    let description = Description::from_toml(&std::fs::read_to_string(board)?)?;
-    Ok(Model::new(&description)?.share())
+    Ok(Model::new(&description(board)?)?.share())
+}
+
+/// Whether a modelled board has a wire that ends in a TAP device. One that can't be read has none: opening it says why.
+pub(crate) fn has_tap(board: &Path) -> bool {
+    let is_tap = |end: &WireEnd| matches!(end, WireEnd::Tap { .. });
+    description(board).is_ok_and(|description| description.dpmac.iter().any(|mac| is_tap(&mac.end)))
 }
 
 async fn look_at_wires(model: SharedModel) {
@@ -349,6 +381,23 @@ impl RunningDpaa2 {
     /// Whether frames pass.
     pub fn has_link(&self) -> bool {
         self.link.get()
+    }
+
+    /// What the hardware says of the interface.
+    ///
+    /// # Errors
+    /// It doesn't.
+    pub fn row(&self, port: &switch_config::PortName) -> Result<HardwareRow, Dpaa2Error> {
+        let status = self.handle.status()?;
+        Ok(HardwareRow {
+            port: port.as_str().to_owned(),
+            object: status.dpni,
+            mac: mac_text(status.mac),
+            is_up: status.link.is_up,
+            rate_mbps: status.link.rate_mbps,
+            frame_max: status.frame_max,
+            counters: self.handle.statistics()?.into_iter().collect(),
+        })
     }
 }
 

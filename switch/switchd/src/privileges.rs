@@ -41,8 +41,12 @@ fn needed(config: &Config) -> Capabilities {
     if config.control.prometheus.is_some_and(|address| address.port() < 1024) {
         needed = needed.or(Capabilities::NET_BIND_SERVICE);
     }
-    if config.fslmc.as_ref().is_some_and(|fslmc| fslmc.bus == FslmcBus::Vfio) {
-        needed = needed.or(Capabilities::IPC_LOCK);
+    match config.fslmc.as_ref().map(|fslmc| &fslmc.bus) {
+        Some(FslmcBus::Vfio) => needed = needed.or(Capabilities::IPC_LOCK),
+        Some(FslmcBus::Model { board }) if crate::dpaa2::has_tap(board) => {
+            needed = needed.or(Capabilities::NET_ADMIN);
+        }
+        _ => {}
     }
     needed
 }
@@ -81,5 +85,13 @@ mod tests {
         assert!(needed(&config(text)).has(Capabilities::SYS_ADMIN));
         let board = config("[fslmc]\nbus=\"vfio\"\ncontainer=\"dprc.2\"");
         assert!(needed(&board).has(Capabilities::IPC_LOCK));
+        let model = |end: &str| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(&file, format!("soc = 'lx2160a'\n[[dpmac]]\nid = 1\nend = {{ {end} }}")).unwrap();
+            let board = file.path().display();
+            needed(&config(&format!("[fslmc]\nbus=\"model\"\nboard=\"{board}\"\ncontainer=\"dprc.2\"")))
+        };
+        assert!(model("kind = 'tap', name = 't0'").has(Capabilities::NET_ADMIN));
+        assert!(!model("kind = 'loop'").has(Capabilities::NET_ADMIN));
     }
 }

@@ -208,6 +208,7 @@ async fn live(config: Config, mut options: RunOptions) -> anyhow::Result<Summary
         port.stop(&plane).await;
     }
     plane.borrow_mut().stop();
+    switch.borrow_mut().close_hardware();
     Ok(summary)
 }
 
@@ -251,6 +252,8 @@ async fn let_go(switch: &Rc<RefCell<Switch>>, handed: Handed) {
             false => port.stop(&plane).await,
         }
     }
+    // Before the successor is told that nothing is in use here.
+    switch.borrow_mut().close_hardware();
 }
 
 /// Waits, not long, until the guests that only answer can be reached: what is sent to them before is lost.
@@ -297,6 +300,11 @@ impl control::Handler for Handler {
         Ok(match request {
             Request::Status => Answer::Status(this().status()),
             Request::ShowPorts => Answer::Ports(this().port_rows()),
+            Request::ShowHardware => {
+                let rows = this().hardware_rows();
+                let failed = |error: anyhow::Error| Refusal::new(RefusalKind::Failed, format!("{error:#}"));
+                Answer::Hardware(rows.map_err(failed)?)
+            }
             Request::ShowFlows { bridge, table } => {
                 let bridge = bridge.map(|name| self.bridge(Some(&name))).transpose()?;
                 Answer::Flows(this().flow_rows(bridge, table))

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 
+use anyhow::Context;
 use control::{
-    BridgeRow, Bucket, CacheRow, FdbRow, FlowRow, LimitRow, PartitionRow, PortRow, PortState, PuntRow,
+    BridgeRow, Bucket, CacheRow, FdbRow, FlowRow, HardwareRow, LimitRow, PartitionRow, PortRow, PortState, PuntRow,
     QueueRow, Snapshot, StageRow, Status, WorkerRow,
 };
 use port::{DropReason, PortCounters, PortId};
@@ -89,6 +90,18 @@ impl Switch {
         }
     }
 
+    /// Asks the hardware below ports.
+    pub fn hardware_rows(&self) -> anyhow::Result<Vec<HardwareRow>> {
+        let mut rows = vec![];
+        for port in self.ports.values() {
+            if let RunningDriver::Dpaa2(dpaa2) = &port.driver {
+                let row = dpaa2.row(&port.config.name);
+                rows.push(row.with_context(|| format!("port {}", port.config.name))?);
+            }
+        }
+        Ok(rows)
+    }
+
     /// What the peer of a port can use up.
     fn limits(&self, port: &RunningPort) -> Vec<LimitRow> {
         let limit = |name: &str, used: u64, limit: u64, refused: u64| LimitRow {
@@ -158,11 +171,10 @@ impl Switch {
             let mut entries = b.fdb.entries();
             entries.sort_by_key(|e| (e.vlan, e.mac));
             for entry in entries {
-                let [a, b1, c, d, e, f] = entry.mac;
                 rows.push(FdbRow {
                     bridge: b.config.name.as_str().to_owned(),
                     vlan: entry.vlan,
-                    mac: format!("{a:02x}:{b1:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"),
+                    mac: mac_text(entry.mac),
                     port: self.port_name(entry.port),
                     age_s: u64::from(now_secs.saturating_sub(entry.seen_secs)),
                 });
@@ -233,6 +245,11 @@ impl Switch {
             partitions: self.partition_rows(),
         }
     }
+}
+
+/// An Ethernet address as everybody writes it.
+pub(crate) fn mac_text([a, b, c, d, e, f]: [u8; 6]) -> String {
+    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
 }
 
 fn state_of(port: &RunningPort) -> (PortState, Option<String>) {

@@ -280,6 +280,11 @@ impl Switch {
         }
     }
 
+    /// Closes the hardware of ports that are gone: another process can open it then.
+    pub fn close_hardware(&mut self) {
+        self.hardware = Hardware::new(None);
+    }
+
     /// Ages addresses and rules. Called every second.
     pub fn expire(&mut self) {
         let plane = self.plane.clone();

@@ -144,7 +144,6 @@ impl std::fmt::Display for Tally {
 pub fn all() -> Vec<Scenario> {
     let families = [
         command_line::SCENARIOS,
-        dpaa2::SCENARIOS,
         dpdk::SCENARIOS,
         kernel::SCENARIOS,
         linux_guests::SCENARIOS,
@@ -152,7 +151,8 @@ pub fn all() -> Vec<Scenario> {
         take_over::SCENARIOS,
     ];
     let copy = |s: &Scenario| Scenario::new(s.name, s.needs, s.run);
-    families.into_iter().flatten().chain(resilience::scenarios()).map(copy).collect()
+    let others = dpaa2::scenarios().chain(resilience::scenarios());
+    families.into_iter().flatten().chain(others).map(copy).collect()
 }
 
 /// Runs the scenarios whose names contain `filter` through `system`, and prints how each came out.

@@ -564,6 +564,8 @@ impl Model {
 
     /// Closes every token that was opened through a portal.
     pub(crate) fn close_tokens_of(&mut self, portal: ObjectId) {
+        let before = self.mc.open_tokens();
         self.mc.tokens.retain(|_, token| token.portal != portal);
+        self.audit.abandoned_tokens += before - self.mc.open_tokens();
     }
 }

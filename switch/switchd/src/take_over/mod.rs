@@ -18,7 +18,8 @@
 //! What goes on is what has the same name and the same socket or device in the file of the new process. A port the
 //! new file hasn't is closed, one that only it has is opened; both files' rules are compared as on a reload, and
 //! rules added by commands stay. Not handed over: frames that wait for a controller, frames inside `loop` ports and the
-//! place in a replayed capture; a recorded capture goes on as a new section of its file.
+//! place in a replayed capture; a recorded capture goes on as a new section of its file. A container of DPAA2 objects has one
+//! owner: its ports are opened when the old process has closed it, and pass no frame until then.
 
 mod give;
 mod take;

@@ -46,7 +46,14 @@ type Restored = Vec<Option<FlowSpec>>;
 /// What can be done only when the old process has closed everything.
 pub(crate) struct Rest {
     stream: UnixStream,
-    late: Vec<switch_config::Port>,
+    late: Vec<Late>,
+}
+
+/// A port that needs what the old process has in use.
+struct Late {
+    config: switch_config::Port,
+    /// What the old process counted, of a port of this name.
+    was: Option<switch_state::Port>,
 }
 
 impl Predecessor {
@@ -143,7 +150,7 @@ async fn take_prepared(
     path: PathBuf,
     faults: &FaultSink,
     predecessor: &mut Predecessor,
-) -> anyhow::Result<(Switch, Vec<switch_config::Port>)> {
+) -> anyhow::Result<(Switch, Vec<Late>)> {
     let mut switch = Switch::prepare(&config, path, faults, Begin::Held)?;
     switch.set_bridges(&config);
     let restored = restore_rules(&mut switch, &config, &predecessor.state)?;
@@ -207,7 +214,11 @@ async fn take_prepared(
         pause_us,
         total_us: predecessor.asked_at.elapsed().as_micros() as u64,
     });
-    Ok((switch, late))
+    let counted = |config: switch_config::Port| {
+        let was = held.ports.iter().find(|was| was.name == config.name.as_str());
+        Late { was: was.filter(|was| matches!(was.driver, Driver::Other)).cloned(), config }
+    };
+    Ok((switch, late.into_iter().map(counted).collect()))
 }
 
 /// Waits until the old process has closed everything, and opens the ports that needed that.
@@ -219,10 +230,16 @@ pub(crate) async fn finish(switch: &Rc<RefCell<Switch>>, mut rest: Rest) {
     }
     let mut this = switch.borrow_mut();
     let config = this.config.clone();
-    for port in &rest.late {
+    for Late { config: port, was } in &rest.late {
         let opened = OpenPort::open_again(port, &config, &this.hardware);
         match opened {
-            Ok(port) => this.run_port(port, &config),
+            Ok(open) => {
+                this.register(port, &config);
+                if let Some(was) = was {
+                    restore_counters(&this.plane.borrow().counters(PortId(port.number.get()))[0], was);
+                }
+                this.run_port(open, &config);
+            }
             Err(error) => {
                 tracing::error!("not opened after the take-over: {error:#}");
                 this.notices.push(format!("{error:#}"));

@@ -5,18 +5,15 @@
 //! streams, not the port statistics it reads from the model) must be what the model counted; the model's audit must be clean
 //! and every buffer accounted for.
 
-use anyhow::{Context as _, Result, bail, ensure};
-use lab::{Process, run_to_end, target_dir, wait_until};
+use anyhow::{Context as _, Result, ensure};
+use lab::{Process, wait_until};
 use serde_json::Value;
 use std::fmt::Write as _;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use crate::{Context, Need, Scenario};
-
-const NEEDS: &[Need] = &[Need::Ringway];
+use super::{COMMAND_LIMIT, Control, NEEDS, OWN, Served, Wiring, board, check, shim, udp};
+use crate::{Context, Scenario};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("dpaa2/testpmd-lx2160a-io", NEEDS, |c| Forward::on("lx2160a").run(c)),
@@ -34,114 +31,79 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("dpaa2/testpmd-ls1088a-mac-2-ports-2-cores", NEEDS, |c| {
         Forward::on("ls1088a").ports(2).cores(2).mac().run(c)
     }),
-    Scenario::new("dpaa2/testpmd-scatter-gather", NEEDS, scatter_gather),
-    Scenario::new("dpaa2/testpmd-jumbo", NEEDS, jumbo),
-    Scenario::new("dpaa2/testpmd-rss", NEEDS, rss),
-    Scenario::new("dpaa2/testpmd-filters", NEEDS, filters),
-    Scenario::new("dpaa2/testpmd-flow-rules", NEEDS, flow_rules),
+    Scenario::new("dpaa2/testpmd-lx2160a-scatter-gather", NEEDS, |c| scatter_gather(c, "lx2160a")),
+    Scenario::new("dpaa2/testpmd-ls2088a-scatter-gather", NEEDS, |c| scatter_gather(c, "ls2088a")),
+    Scenario::new("dpaa2/testpmd-ls1088a-scatter-gather", NEEDS, |c| scatter_gather(c, "ls1088a")),
+    Scenario::new("dpaa2/testpmd-lx2160a-9000-bytes", NEEDS, |c| jumbo(c, "lx2160a")),
+    Scenario::new("dpaa2/testpmd-ls2088a-9000-bytes", NEEDS, |c| jumbo(c, "ls2088a")),
+    Scenario::new("dpaa2/testpmd-ls1088a-9000-bytes", NEEDS, |c| jumbo(c, "ls1088a")),
+    Scenario::new("dpaa2/testpmd-lx2160a-rss", NEEDS, |c| rss(c, "lx2160a")),
+    Scenario::new("dpaa2/testpmd-ls2088a-rss", NEEDS, |c| rss(c, "ls2088a")),
+    Scenario::new("dpaa2/testpmd-ls1088a-rss", NEEDS, |c| rss(c, "ls1088a")),
+    Scenario::new("dpaa2/testpmd-lx2160a-filters", NEEDS, |c| filters(c, "lx2160a")),
+    Scenario::new("dpaa2/testpmd-ls2088a-filters", NEEDS, |c| filters(c, "ls2088a")),
+    Scenario::new("dpaa2/testpmd-ls1088a-filters", NEEDS, |c| filters(c, "ls1088a")),
+    Scenario::new("dpaa2/testpmd-lx2160a-flow-rules", NEEDS, |c| flow_rules(c, "lx2160a")),
+    Scenario::new("dpaa2/testpmd-ls2088a-flow-rules", NEEDS, |c| flow_rules(c, "ls2088a")),
+    Scenario::new("dpaa2/testpmd-ls1088a-flow-rules", NEEDS, |c| flow_rules(c, "ls1088a")),
+    Scenario::new("dpaa2/testpmd-flow-rules-by-field", NEEDS, flow_fields),
+    Scenario::new("dpaa2/testpmd-flow-rules-by-class", NEEDS, flow_classes),
+    Scenario::new("dpaa2/testpmd-driver-modes", NEEDS, driver_modes),
     Scenario::new("dpaa2/testpmd-link-interrupt", NEEDS, link_interrupt),
     Scenario::new("dpaa2/testpmd-stop-start", NEEDS, stop_start),
     Scenario::new("dpaa2/testpmd-two-processes", NEEDS, two_processes),
     Scenario::new("dpaa2/event-selftest", NEEDS, event_selftest),
-    Scenario::new("dpaa2/ringway-fslmc-through-vfio", NEEDS, ringway_fslmc),
 ];
 
 const PROMPT: &str = "testpmd> ";
 const START_LIMIT: Duration = Duration::from_secs(40);
-const COMMAND_LIMIT: Duration = Duration::from_secs(15);
 /// Packet buffers of testpmd's pool.
 const BUFFERS: u64 = 4096;
 
-/// How a board's dpnis are wired.
-#[derive(Clone, Copy)]
-enum Wiring {
-    /// Each to a MAC whose wire gives back what is sent.
-    Looped,
-    /// Each to a MAC whose wire the scenario holds.
-    Held,
-    /// Two, to each other.
-    Together,
-}
-
-fn board(soc: &str, ports: usize, wiring: Wiring) -> String {
-    let mut text =
-        format!("soc = \"{soc}\"\n[[container]]\nid = 2\ndpio = 10\ndpbp = 4\ndpcon = 8\ndpci = 4\n");
-    for id in 1..=ports {
-        let _ = write!(text, "[[container.dpni]]\nid = {id}\nmac = \"02:00:00:00:00:{id:02x}\"\n");
-    }
-    let end = match wiring {
-        Wiring::Looped => "loop",
-        Wiring::Held => "quiet",
-        Wiring::Together => {
-            text.push_str("[[connection]]\na = \"dpni.1\"\nb = \"dpni.2\"\n");
-            return text;
-        }
-    };
-    for id in 1..=ports {
-        let _ = write!(text, "[[dpmac]]\nid = {id}\nend = {{ kind = \"{end}\" }}\n");
-        let _ = write!(text, "[[connection]]\na = \"dpni.{id}\"\nb = \"dpmac.{id}\"\n");
-    }
-    text
-}
-
 /// A testpmd on the model.
-struct OnModel {
+pub(super) struct OnModel {
     process: Process,
-    control: PathBuf,
-}
-
-/// A model in a process of its own.
-struct Served {
-    process: Process,
-    socket: PathBuf,
-    control: PathBuf,
-}
-
-impl Served {
-    fn start(dir: &Path, board: &str) -> Result<Self> {
-        let (description, socket, control) = (dir.join("board.toml"), dir.join("model"), dir.join("control"));
-        std::fs::write(&description, board)?;
-        let program = target_dir().join("release/dpaa2-model");
-        let args = [&description, &socket, &control].map(|path| path.display().to_string());
-        let process = Process::start("model", dir, &program.display().to_string(), &args)?;
-        wait_until("the model's socket", COMMAND_LIMIT, || Ok(socket.exists().then_some(())))?;
-        Ok(Self { process, socket, control })
-    }
+    pub(super) model: Control,
 }
 
 impl OnModel {
     /// Starts one on a model in its own process.
     fn start(dir: &Path, board: &str, cores: usize, arguments: &[&str]) -> Result<Self> {
-        let (description, control) = (dir.join("board.toml"), dir.join("control"));
-        std::fs::write(&description, board)?;
-        let model = [
-            format!("DPAA2_MODEL={}", description.display()),
-            format!("DPAA2_MODEL_CONTROL={}", control.display()),
-            "DPRC=dprc.2".into(),
-        ];
-        Self::start_below("testpmd", dir, control, &model, cores, arguments)
+        Self::start_with(dir, board, cores, &[], arguments)
     }
 
-    /// Starts one on a container of a model in another process.
-    fn start_on(dir: &Path, served: &Served, container: u32, arguments: &[&str]) -> Result<Self> {
-        let model =
-            [format!("DPAA2_MODEL=unix:{}", served.socket.display()), format!("DPRC=dprc.{container}")];
-        Self::start_below(&format!("testpmd-{container}"), dir, served.control.clone(), &model, 1, arguments)
+    /// As [`OnModel::start`], with more arguments for DPDK itself.
+    fn start_with(dir: &Path, board: &str, cores: usize, dpdk: &[&str], arguments: &[&str]) -> Result<Self> {
+        let (control, mut model) = Control::of_own_model(dir, board)?;
+        model.push("DPRC=dprc.2".into());
+        Self::start_below("testpmd", dir, control, &model, cores, dpdk, arguments)
+    }
+
+    /// Starts one on a container of a model in another process, with more arguments for DPDK itself and for testpmd.
+    pub(super) fn start_on(
+        dir: &Path,
+        served: &Served,
+        container: u32,
+        dpdk: &[&str],
+        arguments: &[&str],
+    ) -> Result<Self> {
+        let model = [served.variable(), format!("DPRC=dprc.{container}")];
+        let name = format!("testpmd-{container}");
+        Self::start_below(&name, dir, served.model.clone(), &model, 1, dpdk, arguments)
     }
 
     fn start_below(
         name: &str,
         dir: &Path,
-        control: PathBuf,
-        model: &[String],
+        model: Control,
+        environment: &[String],
         cores: usize,
+        dpdk: &[&str],
         arguments: &[&str],
     ) -> Result<Self> {
-        let shim = target_dir().join("release/libdpaa2_shim.so");
-        ensure!(shim.exists(), "{} isn't built", shim.display());
         // stdbuf's own preload library must stay in the list, or counters would appear only at the end.
-        let preload = format!("LD_PRELOAD={}:$LD_PRELOAD exec \"$@\"", shim.display());
-        let mut args: Vec<String> = model.to_vec();
+        let preload = format!("LD_PRELOAD={}:$LD_PRELOAD exec \"$@\"", shim()?.display());
+        let mut args: Vec<String> = environment.to_vec();
         args.push(format!("TMPDIR={}", dir.display()));
         let lcores: Vec<String> = (0..=cores).map(|core| format!("{core}@{}", core % 2)).collect();
         args.extend(["stdbuf", "-oL", "sh", "-c", &preload, "sh", "dpdk-testpmd"].map(String::from));
@@ -150,20 +112,21 @@ impl OnModel {
         );
         args.push(format!("--lcores={}", lcores.join(",")));
         args.push(format!("--file-prefix={name}-{}", std::process::id()));
+        args.extend(dpdk.iter().map(|argument| (*argument).to_owned()));
         args.extend(["--".into(), "-i".into(), format!("--nb-cores={cores}")]);
         // What is left in the queues between two starts is to be counted, not thrown away.
         args.push("--no-flush-rx".into());
         args.push(format!("--total-num-mbufs={BUFFERS}"));
         args.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         let process = Process::start(name, dir, "env", &args)?;
-        let mut this = Self { process, control };
+        let mut this = Self { process, model };
         let log = this.process.expect("prompt of testpmd", 0, START_LIMIT, |log| log.contains(PROMPT))?;
         ensure!(!log.contains("No probed ethernet devices"), "testpmd has no port:\n{log}");
         Ok(this)
     }
 
     /// Types a line at the prompt and returns what is printed until the next one.
-    fn command(&mut self, line: &str) -> Result<String> {
+    pub(super) fn command(&mut self, line: &str) -> Result<String> {
         let from = self.process.log().len();
         self.process.say(line)?;
         // The line is echoed first; other threads may print behind the next prompt.
@@ -172,7 +135,7 @@ impl OnModel {
     }
 
     /// As [`OnModel::command`], for commands that print nothing when they succeed.
-    fn succeed(&mut self, line: &str) -> Result<()> {
+    pub(super) fn succeed(&mut self, line: &str) -> Result<()> {
         let said = self.command(line)?;
         let complaint =
             ["error", "Bad", "fail", "Invalid", "not supported"].iter().find(|word| said.contains(**word));
@@ -180,67 +143,22 @@ impl OnModel {
         Ok(())
     }
 
-    /// Asks the model.
-    fn model(&self, line: &str) -> Result<Value> {
-        let mut stream = UnixStream::connect(&self.control).context("the model's control socket")?;
-        writeln!(stream, "{line}")?;
-        let mut answer = String::new();
-        BufReader::new(stream).read_line(&mut answer)?;
-        let answer: Value =
-            serde_json::from_str(&answer).with_context(|| format!("answer to `{line}`: {answer}"))?;
-        if let Some(error) = answer.get("error") {
-            bail!("model: `{line}`: {error}");
-        }
-        Ok(answer)
-    }
-
-    /// A counter of an interface.
-    fn counter(&self, dpni: usize, name: &str) -> Result<u64> {
-        let report = self.model("report")?;
-        report["interfaces"][format!("dpni.{dpni}")][name]
-            .as_u64()
-            .with_context(|| format!("no counter {name}"))
-    }
-
-    /// Waits until an interface's counter is more than `least`.
-    fn reaches(&self, dpni: usize, name: &str, least: u64) -> Result<u64> {
-        wait_until(&format!("{name} of dpni.{dpni} above {least}"), COMMAND_LIMIT, || {
-            let value = self.counter(dpni, name)?;
-            Ok((value > least).then_some(value))
-        })
-    }
-
-    /// Puts a frame on a MAC's wire.
-    fn put(&self, dpmac: usize, frame: &[u8]) -> Result<()> {
-        let hex = frame.iter().fold(String::new(), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        });
-        self.model(&format!("put dpmac.{dpmac} {hex}")).map(drop)
-    }
-
-    /// The oldest frame that was sent to a MAC's wire.
-    fn take(&self, dpmac: usize) -> Result<Option<Vec<u8>>> {
-        let answer = self.model(&format!("take dpmac.{dpmac}"))?;
-        let Some(text) = answer["frame"].as_str() else { return Ok(None) };
-        let byte = |at: usize| u8::from_str_radix(&text[at..at + 2], 16);
-        Ok(Some((0..text.len()).step_by(2).map(byte).collect::<Result<_, _>>()?))
+    fn create_flow(&mut self, rule: &str) -> Result<()> {
+        let said = self.command(&format!("flow create 0 {rule}"))?;
+        ensure!(said.contains("created"), "`{rule}`: {said}");
+        Ok(())
     }
 
     /// Waits until a forwarding testpmd has taken everything out of the queues and looked at it.
-    fn settle(&self) -> Result<()> {
+    pub(super) fn settle(&self) -> Result<()> {
         let dequeues = |report: &Value| report["dequeues"].as_u64().unwrap_or(0);
         let report = wait_until("empty queues", COMMAND_LIMIT, || {
-            let report = self.model("report")?;
+            let report = self.model.report()?;
             Ok((report["queued_frames"] == 0).then_some(report))
         })?;
         // The driver keeps one more result per queue until it has asked for the next one.
         let seen = dequeues(&report) + 50;
-        wait_until(
-            "more polls",
-            COMMAND_LIMIT,
-            || Ok((dequeues(&self.model("report")?) > seen).then_some(())),
-        )
+        wait_until("more polls", COMMAND_LIMIT, || Ok((dequeues(&self.model.report()?) > seen).then_some(())))
     }
 
     /// Stops forwarding and takes what is left out of the queues; gives what all streams received and sent since `start`.
@@ -254,24 +172,13 @@ impl OnModel {
     }
 
     /// Leaves in order and looks at what the model has to say.
-    fn quit(mut self) -> Result<Value> {
-        let report = self.model("report")?;
+    pub(super) fn quit(mut self) -> Result<Value> {
+        let report = self.model.report()?;
         check(&report)?;
         self.process.say("quit")?;
         self.process.wait(COMMAND_LIMIT)?;
         Ok(report)
     }
-}
-
-/// The audit: no rule broken, no buffer lost.
-fn check(report: &Value) -> Result<()> {
-    ensure!(report["violations_total"] == 0, "audit: {:#}", report["violations"]);
-    for pool in report["pools"].as_array().context("pools in the report")? {
-        let count = |name: &str| pool[name].as_u64().unwrap_or(u64::MAX);
-        let places = count("free") + count("queued") + count("software");
-        ensure!(count("seen") == places, "buffers were lost: {pool}");
-    }
-    Ok(())
 }
 
 /// What testpmd's own streams counted, by receive queue.
@@ -354,15 +261,15 @@ impl Forward {
         testpmd.command("start tx_first")?;
         let enough = 2_000;
         for dpni in 1..=self.ports {
-            testpmd.reaches(dpni, "rx_frames", enough)?;
+            testpmd.model.reaches(dpni, "rx_frames", enough)?;
         }
         let streams = testpmd.stop_and_drain()?;
         let mut model = (0, 0);
         for dpni in 1..=self.ports {
-            model.0 += testpmd.counter(dpni, "rx_frames")?;
-            model.1 += testpmd.counter(dpni, "tx_frames")?;
+            model.0 += testpmd.model.counter(dpni, "rx_frames")?;
+            model.1 += testpmd.model.counter(dpni, "tx_frames")?;
             for lost in ["rx_discarded", "rx_filtered", "rx_no_buffer", "tx_discarded"] {
-                ensure!(testpmd.counter(dpni, lost)? == 0, "dpni.{dpni}: {lost}");
+                ensure!(testpmd.model.counter(dpni, lost)? == 0, "dpni.{dpni}: {lost}");
             }
         }
         let counted = (streams.received(), streams.sent());
@@ -382,75 +289,50 @@ impl Forward {
     }
 }
 
-/// A UDP frame over IPv4 with right checksums.
-fn udp(destination: [u8; 6], to: [u8; 4], ports: (u16, u16), tag: Option<u16>) -> Vec<u8> {
-    let mut frame = destination.to_vec();
-    frame.extend([2, 0, 0, 0, 0xee, 1]);
-    if let Some(tag) = tag {
-        frame.extend([0x81, 0x00]);
-        frame.extend(tag.to_be_bytes());
-    }
-    frame.extend([0x08, 0x00]);
-    let mut ip = vec![0x45, 0, 0, 46, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1];
-    ip.extend(to);
-    let sum = ip.chunks(2).fold(0u32, |sum, pair| sum + u32::from(u16::from_be_bytes([pair[0], pair[1]])));
-    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
-    ip[10..12].copy_from_slice(&sum.to_be_bytes());
-    frame.extend(ip);
-    frame.extend(ports.0.to_be_bytes());
-    frame.extend(ports.1.to_be_bytes());
-    frame.extend([0, 26, 0, 0]);
-    frame.resize(frame.len() + 18, 0xa5);
-    frame
-}
-
-/// Address of the first port: the one of its MAC, which DPDK takes over.
-const OWN: [u8; 6] = [0x02, 0x4d, 0, 0, 0, 1];
-
-fn scatter_gather(context: &Context) -> Result<()> {
+fn scatter_gather(context: &Context, soc: &str) -> Result<()> {
     let arguments = ["--rxq=2", "--txq=2", "--tx-offloads=0x8000"];
-    let mut testpmd = OnModel::start(&context.dir, &board("lx2160a", 1, Wiring::Looped), 1, &arguments)?;
+    let mut testpmd = OnModel::start(&context.dir, &board(soc, 1, Wiring::Looped), 1, &arguments)?;
     testpmd.succeed("set txpkts 64,128,200")?;
     testpmd.command("start tx_first")?;
-    testpmd.reaches(1, "rx_frames", 2_000)?;
+    testpmd.model.reaches(1, "rx_frames", 2_000)?;
     let streams = testpmd.stop_and_drain()?;
-    let (frames, bytes) = (testpmd.counter(1, "rx_frames")?, testpmd.counter(1, "rx_bytes")?);
+    let (frames, bytes) = (testpmd.model.counter(1, "rx_frames")?, testpmd.model.counter(1, "rx_bytes")?);
     ensure!(bytes == frames * 392, "{frames} frames have {bytes} bytes");
     ensure!(streams.received() == frames, "testpmd received {} of {frames}", streams.received());
     testpmd.quit().map(drop)
 }
 
-fn jumbo(context: &Context) -> Result<()> {
+fn jumbo(context: &Context, soc: &str) -> Result<()> {
     // Buffers of 2 KiB: the frames come in and go out in five pieces.
     let arguments = ["--rxq=2", "--txq=2", "--max-pkt-len=9018", "--enable-scatter", "--tx-offloads=0x8000"];
-    let mut testpmd = OnModel::start(&context.dir, &board("lx2160a", 1, Wiring::Held), 1, &arguments)?;
+    let mut testpmd = OnModel::start(&context.dir, &board(soc, 1, Wiring::Held), 1, &arguments)?;
     testpmd.succeed("set fwd io")?;
     testpmd.command("start")?;
     let mut frame = udp(OWN, [10, 1, 0, 1], (7, 7), None);
     frame.extend((0..9_000 - frame.len()).map(|i| (i % 251) as u8));
     for _ in 0..10 {
-        testpmd.put(1, &frame)?;
+        testpmd.model.put(1, &frame)?;
     }
-    testpmd.reaches(1, "tx_frames", 9)?;
+    testpmd.model.reaches(1, "tx_frames", 9)?;
     for n in 0..10 {
-        let sent = testpmd.take(1)?.context("a frame that was sent")?;
+        let sent = testpmd.model.take(1)?.context("a frame that was sent")?;
         ensure!(sent == frame, "frame {n} came back changed: {} bytes", sent.len());
     }
     testpmd.stop_and_drain()?;
     testpmd.quit().map(drop)
 }
 
-fn rss(context: &Context) -> Result<()> {
+fn rss(context: &Context, soc: &str) -> Result<()> {
     let arguments = ["--rxq=4", "--txq=4", "--rss-udp"];
-    let mut testpmd = OnModel::start(&context.dir, &board("lx2160a", 1, Wiring::Held), 1, &arguments)?;
+    let mut testpmd = OnModel::start(&context.dir, &board(soc, 1, Wiring::Held), 1, &arguments)?;
     testpmd.succeed("set fwd rxonly")?;
     testpmd.command("start")?;
     let flows = 64;
     for round in 0..2 {
         for flow in 0..flows {
-            testpmd.put(1, &udp(OWN, [10, 1, 0, 1], (1000 + flow, 7), None))?;
+            testpmd.model.put(1, &udp(OWN, [10, 1, 0, 1], (1000 + flow, 7), None))?;
         }
-        testpmd.reaches(1, "rx_frames", u64::from(flows) * (round + 1) - 1)?;
+        testpmd.model.reaches(1, "rx_frames", u64::from(flows) * (round + 1) - 1)?;
     }
     testpmd.settle()?;
     let streams = Streams::read(&testpmd.command("stop")?);
@@ -463,61 +345,61 @@ fn rss(context: &Context) -> Result<()> {
 }
 
 /// Puts frames on the wire; gives how many of them were received and how many filtered.
-fn offer(testpmd: &OnModel, frames: &[Vec<u8>]) -> Result<(u64, u64)> {
-    let before = (testpmd.counter(1, "rx_frames")?, testpmd.counter(1, "rx_filtered")?);
+fn offer(model: &Control, frames: &[Vec<u8>]) -> Result<(u64, u64)> {
+    let counters = || anyhow::Ok((model.counter(1, "rx_frames")?, model.counter(1, "rx_filtered")?));
+    let before = counters()?;
     for frame in frames {
-        testpmd.put(1, frame)?;
+        model.put(1, frame)?;
     }
-    let after = (testpmd.counter(1, "rx_frames")?, testpmd.counter(1, "rx_filtered")?);
+    let after = counters()?;
     Ok((after.0 - before.0, after.1 - before.1))
 }
 
-fn filters(context: &Context) -> Result<()> {
+fn filters(context: &Context, soc: &str) -> Result<()> {
     let arguments = ["--rxq=2", "--txq=2"];
-    let mut testpmd = OnModel::start(&context.dir, &board("lx2160a", 1, Wiring::Held), 1, &arguments)?;
+    let mut testpmd = OnModel::start(&context.dir, &board(soc, 1, Wiring::Held), 1, &arguments)?;
     testpmd.succeed("set fwd rxonly")?;
     testpmd.command("start")?;
     let to = |mac: [u8; 6], tag: Option<u16>| udp(mac, [10, 1, 0, 1], (7, 7), tag);
     let (other, group) = ([2, 0, 0, 0, 0, 0x99], [1, 0, 0x5e, 0, 0, 1]);
     let all = [to(OWN, None), to(other, None), to(group, None), to([0xff; 6], None)];
-    ensure!(offer(&testpmd, &all)? == (4, 0), "promiscuous mode admits everything");
+    ensure!(offer(&testpmd.model, &all)? == (4, 0), "promiscuous mode admits everything");
     testpmd.succeed("set promisc 0 off")?;
-    ensure!(offer(&testpmd, &all)? == (1, 3), "only the own address");
+    ensure!(offer(&testpmd.model, &all)? == (1, 3), "only the own address");
     testpmd.succeed("set allmulti 0 on")?;
-    ensure!(offer(&testpmd, &all)? == (3, 1), "group addresses too");
+    ensure!(offer(&testpmd.model, &all)? == (3, 1), "group addresses too");
     testpmd.succeed("set allmulti 0 off")?;
     testpmd.succeed("mac_addr add 0 02:00:00:00:00:99")?;
-    ensure!(offer(&testpmd, &all)? == (2, 2), "the added address too");
+    ensure!(offer(&testpmd.model, &all)? == (2, 2), "the added address too");
     testpmd.succeed("mac_addr remove 0 02:00:00:00:00:99")?;
-    ensure!(offer(&testpmd, &all)? == (1, 3), "no longer the added address");
+    ensure!(offer(&testpmd.model, &all)? == (1, 3), "no longer the added address");
     let tagged = [to(OWN, None), to(OWN, Some(5)), to(OWN, Some(6))];
-    ensure!(offer(&testpmd, &tagged)? == (3, 0), "no VLAN filter");
+    ensure!(offer(&testpmd.model, &tagged)? == (3, 0), "no VLAN filter");
     testpmd.succeed("vlan set filter on 0")?;
     testpmd.succeed("rx_vlan add 5 0")?;
-    ensure!(offer(&testpmd, &tagged)? == (2, 1), "VLAN 5 and untagged");
+    ensure!(offer(&testpmd.model, &tagged)? == (2, 1), "VLAN 5 and untagged");
     testpmd.succeed("rx_vlan rm 5 0")?;
-    ensure!(offer(&testpmd, &tagged)? == (1, 2), "untagged only");
+    ensure!(offer(&testpmd.model, &tagged)? == (1, 2), "untagged only");
     testpmd.stop_and_drain()?;
     testpmd.quit().map(drop)
 }
 
-fn flow_rules(context: &Context) -> Result<()> {
+fn flow_rules(context: &Context, soc: &str) -> Result<()> {
     let arguments = ["--rxq=4", "--txq=4"];
-    let mut testpmd = OnModel::start(&context.dir, &board("lx2160a", 1, Wiring::Held), 1, &arguments)?;
+    let mut testpmd = OnModel::start(&context.dir, &board(soc, 1, Wiring::Held), 1, &arguments)?;
     testpmd.succeed("set fwd rxonly")?;
     for rule in [
-        "flow create 0 group 0 priority 1 ingress pattern ipv4 dst is 10.1.0.1 / end actions queue index 3 / end",
-        "flow create 0 group 0 priority 2 ingress pattern ipv4 dst is 10.2.0.1 / end actions queue index 1 / end",
+        "group 0 priority 1 ingress pattern ipv4 dst is 10.1.0.1 / end actions queue index 3 / end",
+        "group 0 priority 2 ingress pattern ipv4 dst is 10.2.0.1 / end actions queue index 1 / end",
     ] {
-        let said = testpmd.command(rule)?;
-        ensure!(said.contains("created"), "`{rule}`: {said}");
+        testpmd.create_flow(rule)?;
     }
     testpmd.command("start")?;
     for _ in 0..5 {
-        testpmd.put(1, &udp(OWN, [10, 1, 0, 1], (7, 7), None))?;
+        testpmd.model.put(1, &udp(OWN, [10, 1, 0, 1], (7, 7), None))?;
     }
     for _ in 0..3 {
-        testpmd.put(1, &udp(OWN, [10, 2, 0, 1], (7, 7), None))?;
+        testpmd.model.put(1, &udp(OWN, [10, 2, 0, 1], (7, 7), None))?;
     }
     testpmd.settle()?;
     let streams = Streams::read(&testpmd.command("stop")?);
@@ -525,13 +407,154 @@ fn flow_rules(context: &Context) -> Result<()> {
     ensure!(queues == [0, 3, 0, 5], "received by queue: {queues:?}");
     testpmd.succeed("flow destroy 0 rule 0")?;
     testpmd.command("start")?;
-    testpmd.put(1, &udp(OWN, [10, 1, 0, 1], (7, 7), None))?;
+    testpmd.model.put(1, &udp(OWN, [10, 1, 0, 1], (7, 7), None))?;
     testpmd.settle()?;
     let streams = Streams::read(&testpmd.command("stop")?);
     // This release of the driver has the hardware drop what no rule of the table matches.
     ensure!(streams.received() == 0, "the rule still steers: {streams:?}");
-    ensure!(testpmd.counter(1, "rx_discarded")? == 1, "what no rule matches is dropped");
+    ensure!(testpmd.model.counter(1, "rx_discarded")? == 1, "what no rule matches is dropped");
     testpmd.quit().map(drop)
+}
+
+/// A frame with this payload behind an IPv4 header.
+fn ipv4(from: [u8; 4], to: [u8; 4], protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = udp(OWN, to, (0, 0), None);
+    frame.truncate(34);
+    frame[23] = protocol;
+    frame[26..30].copy_from_slice(&from);
+    frame[16..18].copy_from_slice(&(20 + payload.len() as u16).to_be_bytes());
+    frame[24..26].fill(0);
+    let words = frame[14..34].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
+    let sum: u32 = words.sum();
+    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    frame.extend(payload);
+    frame.resize(frame.len().max(60), 0);
+    frame
+}
+
+/// A transport header of these ports, long enough to be one of TCP.
+fn ports(from: u16, to: u16) -> Vec<u8> {
+    let mut header = [from.to_be_bytes(), to.to_be_bytes()].concat();
+    header.resize(12, 0);
+    header.extend([0x50, 0x10, 0, 0, 0, 0, 0, 0]);
+    header
+}
+
+/// Rules by every field that the driver extracts, each to a queue of its own; the keys of one table hold them all.
+fn flow_fields(context: &Context) -> Result<()> {
+    let (s, d) = ([10, 0, 0, 1], [10, 1, 0, 1]);
+    let plain = || udp(OWN, d, (7, 7), None);
+    let mut from_other = plain();
+    from_other[11] = 9;
+    let mut to_other = plain();
+    to_other[5] = 9;
+    let mut ipv6 = plain();
+    ipv6.truncate(12);
+    ipv6.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 20, 17, 64]);
+    ipv6.extend([
+        0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1,
+    ]);
+    ipv6.extend([0, 7, 0, 7, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let tables = [
+        vec![
+            ("eth src is 02:00:00:00:ee:09", from_other),
+            ("vlan tci is 5", udp(OWN, d, (7, 7), Some(5))),
+            ("ipv4 src is 10.9.0.1", ipv4([10, 9, 0, 1], d, 17, &ports(7, 7))),
+            ("ipv4 dst spec 10.8.0.0 dst mask 255.255.0.0", udp(OWN, [10, 8, 3, 4], (7, 7), None)),
+            ("ipv6 dst is fd00::1", ipv6),
+            ("ipv4 / udp dst is 53", udp(OWN, d, (7, 53), None)),
+            ("ipv4 / tcp dst is 80", ipv4(s, d, 6, &ports(7, 80))),
+        ],
+        vec![
+            ("eth dst is 02:4d:00:00:00:09", to_other),
+            ("ipv4 proto is 47", ipv4(s, d, 47, &[0, 0, 8, 0, 0, 0, 0, 0])),
+            ("ipv4 / udp src is 53", udp(OWN, d, (53, 7), None)),
+            ("ipv4 / tcp src is 80", ipv4(s, d, 6, &ports(80, 7))),
+            ("ipv4 / sctp dst is 80", ipv4(s, d, 132, &ports(7, 80))),
+            ("ipv4 / icmp type is 8", ipv4(s, d, 1, &[8, 0, 0, 0, 0, 0, 0, 0])),
+        ],
+    ];
+    for rules in tables {
+        let arguments = ["--rxq=8", "--txq=8"];
+        let mut testpmd = OnModel::start(&context.dir, &board("lx2160a", 1, Wiring::Held), 1, &arguments)?;
+        testpmd.succeed("set fwd rxonly")?;
+        for (queue, (pattern, _)) in (1..).zip(&rules) {
+            testpmd.create_flow(&format!(
+                "group 0 priority {queue} ingress pattern {pattern} / end actions queue index {queue} / end"
+            ))?;
+        }
+        testpmd.command("start")?;
+        for (queue, (_, frame)) in (1..).zip(&rules) {
+            for _ in 0..queue {
+                testpmd.model.put(1, frame)?;
+            }
+        }
+        testpmd.model.put(1, &plain())?;
+        testpmd.settle()?;
+        let streams = Streams::read(&testpmd.command("stop")?);
+        for (queue, (pattern, _)) in (1..).zip(&rules) {
+            let received = streams.received_by(0, queue);
+            ensure!(received == queue as u64, "`{pattern}`: {received} frames in queue {queue}: {streams:?}");
+        }
+        ensure!(testpmd.model.counter(1, "rx_discarded")? == 1, "what no rule matches is dropped");
+        testpmd.quit()?;
+        std::fs::remove_file(context.dir.join("control"))?;
+    }
+    Ok(())
+}
+
+/// Rules of two traffic classes, which take a QoS table beside those of the classes, and one that spreads over queues.
+fn flow_classes(context: &Context) -> Result<()> {
+    let board = board("lx2160a", 1, Wiring::Held)
+        .replace("[[dpmac]]", "rx_tcs = 2\nqueues = 4\nfs_entries = 8\n[[dpmac]]");
+    let arguments = ["--rxq=8", "--txq=8"];
+    let mut testpmd = OnModel::start(&context.dir, &board, 1, &arguments)?;
+    testpmd.succeed("set fwd rxonly")?;
+    for (class, address, action) in
+        [(1, "10.1.0.1", "queue index 5"), (0, "10.2.0.1", "rss types ipv4-udp end queues 0 1 2 3 end")]
+    {
+        testpmd.create_flow(&format!(
+            "group {class} priority 1 ingress pattern ipv4 dst is {address} / end actions {action} / end"
+        ))?;
+    }
+    testpmd.command("start")?;
+    for flow in 0..32 {
+        testpmd.model.put(1, &udp(OWN, [10, 1, 0, 1], (1000 + flow, 7), None))?;
+        testpmd.model.put(1, &udp(OWN, [10, 2, 0, 1], (1000 + flow, 7), None))?;
+    }
+    testpmd.settle()?;
+    let streams = Streams::read(&testpmd.command("stop")?);
+    let queues: Vec<u64> = (0..8).map(|queue| streams.received_by(0, queue)).collect();
+    ensure!(queues[4..] == [0, 32, 0, 0], "received by queue: {queues:?}");
+    ensure!(queues[..4].iter().sum::<u64>() == 32, "received by queue: {queues:?}");
+    ensure!(queues[..4].iter().all(|frames| *frames > 0), "a queue got nothing: {queues:?}");
+    context.note(format!("frames by queue: {queues:?}"));
+    testpmd.quit().map(drop)
+}
+
+/// What arguments of the driver switch on: confirmations of what was sent, polling without a request ahead, a queue for
+/// errors.
+fn driver_modes(context: &Context) -> Result<()> {
+    for mode in ["drv_tx_conf=1", "drv_no_prefetch=1", "drv_error_queue=1"] {
+        let device = format!("--allow=fslmc:dpni.1,{mode}");
+        let board = board("lx2160a", 1, Wiring::Held);
+        let mut testpmd = OnModel::start_with(&context.dir, &board, 1, &[&device], &["--rxq=2", "--txq=2"])?;
+        testpmd.succeed("set fwd io")?;
+        testpmd.command("start")?;
+        for flow in 0..100 {
+            testpmd.model.put(1, &udp(OWN, [10, 1, 0, 1], (1000 + flow, 7), None))?;
+        }
+        let sent = testpmd.model.reaches(1, "tx_frames", 99)?;
+        let streams = Streams::read(&testpmd.command("stop")?);
+        ensure!((streams.received(), streams.sent(), sent) == (100, 100, 100), "{mode}: {streams:?}");
+        let confirmed = testpmd.model.counter(1, "tx_confirmed")?;
+        let expected = if mode.starts_with("drv_tx_conf") { sent } else { 0 };
+        ensure!(confirmed == expected, "{mode}: {confirmed} of {sent} frames were confirmed");
+        testpmd.quit()?;
+        std::fs::remove_file(context.dir.join("control"))?;
+    }
+    Ok(())
 }
 
 fn link_interrupt(context: &Context) -> Result<()> {
@@ -539,7 +562,7 @@ fn link_interrupt(context: &Context) -> Result<()> {
     ensure!(testpmd.command("show port summary 0")?.contains("up"), "the link is up at first");
     for (state, shown) in [("down", "down"), ("up", "up")] {
         let from = testpmd.process.log().len();
-        testpmd.model(&format!("link dpmac.1 {state}"))?;
+        testpmd.model.ask(&format!("link dpmac.1 {state}"))?;
         testpmd
             .process
             .expect("link event", from, COMMAND_LIMIT, |new| new.contains("link state change event"))?;
@@ -554,12 +577,12 @@ fn stop_start(context: &Context) -> Result<()> {
         OnModel::start(&context.dir, &board("lx2160a", 1, Wiring::Looped), 1, &["--rxq=2", "--txq=2"])?;
     let mut held = Vec::new();
     for round in 1..=3 {
-        let before = testpmd.counter(1, "rx_frames")?;
+        let before = testpmd.model.counter(1, "rx_frames")?;
         testpmd.succeed("set fwd io")?;
         testpmd.command("start tx_first")?;
-        testpmd.reaches(1, "rx_frames", before + 1_000)?;
+        testpmd.model.reaches(1, "rx_frames", before + 1_000)?;
         testpmd.stop_and_drain()?;
-        let report = testpmd.model("report")?;
+        let report = testpmd.model.report()?;
         let pools = report["pools"].as_array().context("pools")?;
         held.push(pools.iter().map(|pool| pool["software"].as_u64().unwrap_or(u64::MAX)).sum::<u64>());
         testpmd.command("port stop 0").with_context(|| format!("round {round}"))?;
@@ -584,37 +607,36 @@ fn two_processes(context: &Context) -> Result<()> {
         let _ = writeln!(board, "mac = \"02:00:00:00:00:0{dpni}\"");
     }
     board.push_str("[[connection]]\na = \"dpni.1\"\nb = \"dpni.2\"\n");
-    let mut served = Served::start(&context.dir, &board)?;
+    let served = Served::start(&context.dir, &board)?;
     let arguments = ["--rxq=2", "--txq=2", "--disable-link-check"];
-    let mut left = OnModel::start_on(&context.dir, &served, 2, &arguments)?;
-    let mut right = OnModel::start_on(&context.dir, &served, 3, &arguments)?;
+    let mut left = OnModel::start_on(&context.dir, &served, 2, &[], &arguments)?;
+    let mut right = OnModel::start_on(&context.dir, &served, 3, &[], &arguments)?;
     right.command("start")?;
     left.command("start tx_first")?;
-    left.reaches(1, "rx_frames", 1_000)?;
+    left.model.reaches(1, "rx_frames", 1_000)?;
     let (here, there) = (left.stop_and_drain()?, right.stop_and_drain()?);
     for (streams, dpni, peer) in [(here, 1, 2), (there, 2, 1)] {
-        let received = left.counter(dpni, "rx_frames")?;
+        let received = left.model.counter(dpni, "rx_frames")?;
         ensure!(streams.received() == received, "dpni.{dpni}: {} received of {received}", streams.received());
-        ensure!(left.counter(peer, "tx_frames")? == received, "what dpni.{peer} sent");
+        ensure!(left.model.counter(peer, "tx_frames")? == received, "what dpni.{peer} sent");
     }
-    context.note(format!("{} frames each way", left.counter(1, "rx_frames")?));
+    context.note(format!("{} frames each way", left.model.counter(1, "rx_frames")?));
     left.quit()?;
     // The other one goes without a word; its container is left as it was found.
     right.process.kill()?;
-    let control = OnModel { process: right.process, control: served.control.clone() };
     wait_until("the end of both programs", COMMAND_LIMIT, || {
-        let report = control.model("report")?;
+        let report = served.model.report()?;
         check(&report)?;
         Ok((report["mapped_bytes"] == 0 && report["open_tokens"] == 0).then_some(()))
     })?;
-    served.process.kill()
+    served.stop()
 }
 
 /// DPDK's own test of its event driver: frames pushed into result rings, consumed one by one or with an enqueue.
 fn event_selftest(context: &Context) -> Result<()> {
     let (description, report) = (context.dir.join("board.toml"), context.dir.join("report.json"));
     std::fs::write(&description, board("lx2160a", 0, Wiring::Held))?;
-    let shim = target_dir().join("release/libdpaa2_shim.so");
+    let shim = shim()?;
     let mut args = vec![
         format!("DPAA2_MODEL={}", description.display()),
         format!("DPAA2_MODEL_REPORT={}", report.display()),
@@ -641,32 +663,6 @@ fn event_selftest(context: &Context) -> Result<()> {
         ensure!(log.contains(&format!("{name} Passed")), "{name}:\n{log}");
     }
     check(&serde_json::from_str(&std::fs::read_to_string(&report)?)?)
-}
-
-/// Ringway's own VFIO code on the same library: it finds the container, what it holds, and nothing in the way.
-fn ringway_fslmc(context: &Context) -> Result<()> {
-    let (description, report) = (context.dir.join("board.toml"), context.dir.join("report.json"));
-    std::fs::write(&description, board("ls2088a", 1, Wiring::Held))?;
-    let environment = [
-        format!("DPAA2_MODEL={}", description.display()),
-        format!("DPAA2_MODEL_REPORT={}", report.display()),
-        format!("TMPDIR={}", context.dir.display()),
-        format!("LD_PRELOAD={}", target_dir().join("release/libdpaa2_shim.so").display()),
-        target_dir().join("release/ringway").display().to_string(),
-    ];
-    for (words, expected) in [
-        (&["fslmc", "list"][..], "dpmac.1"),
-        (&["fslmc", "show", "dpni.1"], "02:4d:00:00:00:01"),
-        (&["fslmc", "check"], "dprc.2 can be opened"),
-    ] {
-        let args: Vec<&str> = environment.iter().map(String::as_str).chain(words.iter().copied()).collect();
-        let said = run_to_end("env", &args, COMMAND_LIMIT)?;
-        ensure!(said.contains(expected), "`ringway {}`: {said}", words.join(" "));
-        let report: Value = serde_json::from_str(&std::fs::read_to_string(&report)?)?;
-        check(&report)?;
-        ensure!(report["open_tokens"] == 0, "tokens are closed: {report:#}");
-    }
-    Ok(())
 }
 
 #[cfg(test)]
