@@ -24,6 +24,7 @@ mod idle;
 mod instructions;
 mod latency;
 mod lookup;
+mod machines;
 mod measure;
 mod production;
 mod report;
@@ -33,6 +34,7 @@ mod stream;
 pub mod traffic;
 
 pub use instructions::{Instructions, count_instructions};
+pub use machines::{MachineOptions, MachinesReport};
 pub use report::Report;
 
 use anyhow::{Result, bail};
@@ -121,6 +123,14 @@ pub fn run(options: &Options, mut each: impl FnMut(&Report) -> Result<()>) -> Re
     }
     remove_runtime_directories();
     Ok(Report::new(&bench, &results))
+}
+
+/// Measures machines: their start, their memory, their network back-ends.
+///
+/// # Errors
+/// A machine doesn't start, or nothing arrives.
+pub fn run_machines(options: &MachineOptions) -> Result<MachinesReport> {
+    machines::run(options)
 }
 
 /// Names of all cases, in the order of the report.

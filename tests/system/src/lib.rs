@@ -12,6 +12,7 @@ mod linux_guests;
 mod resilience;
 mod take_over;
 mod traffic;
+mod vmm;
 
 use anyhow::Result;
 use lab::GuestImage;
@@ -34,6 +35,10 @@ pub enum Need {
     Ringway,
     /// A switch that learns addresses and floods.
     Learning,
+    /// `/dev/kvm`.
+    Kvm,
+    /// `/dev/vhost-net`.
+    VhostNet,
 }
 
 /// A named test of the whole.
@@ -59,6 +64,10 @@ impl Scenario {
                 Some("this machine has no /dev/net/tun".into())
             }
             Need::Ringway if system != System::Ringway => Some(format!("not for {}", system.name())),
+            Need::Kvm if !Path::new("/dev/kvm").exists() => Some("this machine has no /dev/kvm".into()),
+            Need::VhostNet if !Path::new("/dev/vhost-net").exists() => {
+                Some("this machine has no /dev/vhost-net".into())
+            }
             Need::Learning if system == System::Testpmd => Some("testpmd does not switch".into()),
             _ => None,
         })
@@ -148,6 +157,7 @@ pub fn all() -> Vec<Scenario> {
         kernel::SCENARIOS,
         linux_guests::SCENARIOS,
         take_over::SCENARIOS,
+        vmm::SCENARIOS,
     ];
     let copy = |s: &Scenario| Scenario::new(s.name, s.needs, s.run);
     families.into_iter().flatten().chain(resilience::scenarios()).map(copy).collect()

@@ -1,7 +1,7 @@
 //! `cargo xtask bench`.
 
 use anyhow::{Context as _, Result, bail};
-use bench::{Options, Report};
+use bench::{MachineOptions, Options, Report};
 use lab::packages;
 use lab::switch::System;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,9 @@ use crate::{Through, cargo};
 /// What to measure and where to put it.
 #[derive(clap::Args)]
 pub struct Arguments {
+    /// What to measure instead of the switch beside its peers.
+    #[arg(value_enum, conflicts_with_all = ["quick", "only", "list", "systems", "instructions", "markdown"])]
+    subject: Option<Subject>,
     /// A few cases, fewer runs: under five minutes.
     #[arg(long)]
     quick: bool,
@@ -47,6 +50,13 @@ pub struct Arguments {
     markdown: Vec<PathBuf>,
 }
 
+/// What can be measured beside the switch.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Subject {
+    /// Virtual machines: their start and memory, what leaving a guest takes, their network back-ends side by side.
+    Vmm,
+}
+
 /// Measures, prints the table and writes the file.
 ///
 /// # Errors
@@ -61,6 +71,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         print!("{}", Report::merge(reports)?.markdown());
         return Ok(());
     }
+    if arguments.subject == Some(Subject::Vmm) {
+        return machines(arguments);
+    }
     packages::ensure(&[packages::FOR_TESTS, packages::FOR_BENCH].concat())?;
     cargo::build_release("bench_load")?;
     if arguments.instructions {
@@ -71,13 +84,29 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     measure(arguments)
 }
 
+fn machines(arguments: &Arguments) -> Result<()> {
+    cargo::build_ringway()?;
+    let runs = arguments.runs.map_or(3, usize::from);
+    let report = bench::run_machines(&MachineOptions { runs, command: command() })?;
+    if let Some(file) = &arguments.json {
+        write(file, &report)?;
+    }
+    print!("{report}");
+    Ok(())
+}
+
+/// What was typed.
+fn command() -> String {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    format!("cargo xtask {}", words.join(" "))
+}
+
 fn measure(arguments: &Arguments) -> Result<()> {
     let mut systems: Vec<System> = arguments.systems.iter().map(|&system| system.into()).collect();
     if systems.is_empty() {
         systems = vec![System::Ringway, System::OvsDpdk, System::Testpmd];
     }
     cargo::build_ringway()?;
-    let words: Vec<String> = std::env::args().skip(1).collect();
     let options = Options {
         systems,
         quick: arguments.quick,
@@ -86,7 +115,7 @@ fn measure(arguments: &Arguments) -> Result<()> {
         switch_core: arguments.switch_core,
         load_core: arguments.load_core,
         huge_pages: !arguments.small_pages,
-        command: format!("cargo xtask {}", words.join(" ")),
+        command: command(),
     };
     let report = bench::run(&options, |report| match &arguments.json {
         Some(file) => write(file, report),
@@ -99,7 +128,7 @@ fn measure(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-fn write(file: &Path, report: &Report) -> Result<()> {
+fn write(file: &Path, report: &impl serde::Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(report)? + "\n";
     std::fs::write(file, text).with_context(|| format!("writing {}", file.display()))
 }
