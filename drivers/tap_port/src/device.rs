@@ -5,8 +5,8 @@ use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use packet::{HugePages, Pool};
@@ -41,8 +41,14 @@ struct Shared {
     socket: OwnedFd,
     /// `/proc/net/dev` of its namespace, where there is a `/proc`.
     counters: Option<File>,
-    offloads: Accepts,
+    offloads: Mutex<Accepts>,
     plain_max: Arc<AtomicU32>,
+}
+
+impl Shared {
+    fn offloads(&self) -> MutexGuard<'_, Accepts> {
+        self.offloads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What a successor process needs to go on with an open device.
@@ -146,7 +152,7 @@ impl TapPort {
             queues: fds.queues.into_iter().map(Arc::new).collect(),
             socket: fds.socket,
             counters: fds.counters.map(File::from),
-            offloads,
+            offloads: Mutex::new(offloads),
             plain_max: Arc::new(AtomicU32::new(u32::MAX)),
         };
         let queues = shared.queues.iter().map(|q| queue_pair(q, &shared)).collect::<Result<_, _>>()?;
@@ -199,7 +205,7 @@ impl TapHandle {
             running: flags & libc::IFF_RUNNING != 0,
             queues: self.shared.queues.len(),
             persistent: attached.flags & libc::IFF_PERSIST != 0,
-            offloads: self.shared.offloads,
+            offloads: *self.shared.offloads(),
             kernel,
             name: attached.name,
         })
@@ -228,6 +234,17 @@ impl TapHandle {
             if interface.mtu()? == u32::from(mtu) { Ok(()) } else { interface.set_mtu(mtu) }
         })?;
         self.shared.plain_max.store(u32::from(mtu) + LINK_HEADER_MAX, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Says what the kernel may leave to the switch in frames it sends from now on; less if it doesn't agree to all.
+    ///
+    /// # Errors
+    /// The device was removed.
+    pub fn set_offloads(&self, wanted: Accepts) -> Result<(), TapError> {
+        let agreed = agree_on_offloads(&self.shared.queues[0], wanted)
+            .map_err(|source| TapError::Gone { device: self.shared.name.clone(), source })?;
+        *self.shared.offloads() = agreed;
         Ok(())
     }
 

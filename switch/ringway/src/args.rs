@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use dpaa2_defs::mc::object::ObjectId;
 use switch_config::{DEFAULT_CONTROL_SOCKET, HostAddr, MacAddr};
+use vmm_config::MemorySize;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -400,6 +401,13 @@ pub enum VmAction {
         /// Don't ask the guest
         #[arg(long)]
         force: bool,
+    },
+    /// Give a machine more memory while it runs
+    AddMemory {
+        /// Its name
+        name: String,
+        /// How much, such as 64M or 2G; a multiple of 2M
+        size: MemorySize,
     },
     /// Start a machine's guest anew
     Reset {

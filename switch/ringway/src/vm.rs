@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use control::table::{Table, grouped, scaled};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
-use vmm::exits::VcpuExits;
+use vmm::exits::{VcpuExits, merge_metrics};
 use vmm::protocol::{Answer, Request, Status};
 use vmm::{Client, ClientError};
 
@@ -41,10 +41,11 @@ pub fn vm(args: &VmArgs) -> Outcome {
         VmAction::Console { name } => console(connect(&args.switch, name)?, name),
         VmAction::Pause { name } => done(name, Request::Pause),
         VmAction::Resume { name } => done(name, Request::Resume),
+        VmAction::AddMemory { name, size } => done(name, Request::AddMemory { size: *size }),
         VmAction::Reset { name } => done(name, Request::Reset),
         VmAction::Stop { name, force } => stop(&args.switch, name, *force),
         VmAction::Exits { name, prometheus: true, .. } => match ask(name, Request::Metrics)? {
-            Answer::Metrics(text) => output::text(&text),
+            Answer::Metrics(text) => output::text(&merge_metrics([text.as_str()])),
             _ => Err(ClientError::Mismatch.into()),
         },
         VmAction::Exits { name, reset, json, watch, .. } => exits(&args.switch, name, *reset, *json, *watch),
@@ -89,10 +90,8 @@ fn list(args: &SwitchArgs, json: bool) -> Outcome {
         if vmm_config::name_of_control(&socket, &file_name.to_string_lossy()).is_none() {
             continue;
         }
-        // A socket that nobody listens on is what a killed machine leaves behind.
-        if let Ok(mut client) = Client::connect(&folder.join(&file_name)) {
-            rows.push(client.status()?);
-        }
+        // A socket that nobody listens on is what a killed machine leaves behind; one that ends doesn't answer.
+        rows.extend(Client::connect(&folder.join(&file_name)).and_then(|mut client| client.status()));
     }
     rows.sort_by(|a, b| a.name.cmp(&b.name));
     if json { output::json(&rows) } else { output::text(&machines(&rows)) }
@@ -140,8 +139,8 @@ fn stop(args: &SwitchArgs, name: &str, force: bool) -> Outcome {
     match waiting.ask(&Request::Wait) {
         Ok(Answer::Ended(end)) => output::text(&format!("{name} {end}\n")),
         Ok(_) => Err(ClientError::Mismatch.into()),
-        // It was gone before it could be asked.
-        Err(ClientError::Io(_)) => Ok(Verdict::Good),
+        // It was gone, or about to go, before it could be asked.
+        Err(ClientError::Io(_) | ClientError::Refused(_)) => output::text(&format!("{name} stopped\n")),
         Err(error) => Err(error.into()),
     }
 }
@@ -168,7 +167,7 @@ fn exits(args: &SwitchArgs, name: &str, reset: bool, json: bool, watch: bool) ->
 fn exit_table(vcpus: &[VcpuExits]) -> String {
     let mut table =
         Table::new([">VCPU", "KIND", ">COUNT", ">MIN", ">MEAN", ">P50", ">P99", ">MAX", ">STDDEV", ">SUM"]);
-    for VcpuExits { vcpu, rows } in vcpus {
+    for VcpuExits { vcpu, rows, .. } in vcpus {
         for row in rows {
             let time = |ns: f64| format!("{}s", unit(ns / 1e9));
             table.row([
@@ -185,7 +184,21 @@ fn exit_table(vcpus: &[VcpuExits]) -> String {
             ]);
         }
     }
-    table.to_string()
+    table.to_string() + &kernel_table(vcpus)
+}
+
+/// What the kernel counted, where it tells.
+fn kernel_table(vcpus: &[VcpuExits]) -> String {
+    if vcpus.iter().all(|vcpu| vcpu.kernel.is_empty()) {
+        return String::new();
+    }
+    let mut table = Table::new([">VCPU", "COUNTED BY THE KERNEL", ">COUNT"]);
+    for VcpuExits { vcpu, kernel, .. } in vcpus {
+        for (name, count) in kernel {
+            table.row([vcpu.to_string(), name.clone(), grouped(*count)]);
+        }
+    }
+    format!("\n{table}")
 }
 
 /// A time with three digits and a prefix: `1.23 m`, `45.6 u`.

@@ -70,6 +70,47 @@ const CONTROL: &[libc::c_long] = calls![
     SYS_getuid SYS_geteuid SYS_getgid SYS_getegid SYS_sysinfo SYS_uname
 ];
 
+/// A machine's process: kernels and tables are loaded again at a reset, memory and devices are made anew, threads are
+/// started that give up more; the control socket.
+const MACHINE: &[libc::c_long] = calls![
+    SYS_openat SYS_fstat SYS_fstatfs SYS_newfstatat SYS_statx SYS_lseek SYS_pread64 SYS_readv SYS_readlinkat
+    SYS_unlinkat SYS_ioctl SYS_dup SYS_memfd_create SYS_ftruncate SYS_eventfd2 SYS_pipe2 SYS_socketpair
+    #[cfg(target_arch = "x86_64")] SYS_open
+    #[cfg(target_arch = "x86_64")] SYS_stat
+    #[cfg(target_arch = "x86_64")] SYS_readlink
+    #[cfg(target_arch = "x86_64")] SYS_unlink
+    #[cfg(target_arch = "x86_64")] SYS_poll
+    #[cfg(target_arch = "x86_64")] SYS_epoll_wait
+    SYS_accept SYS_accept4 SYS_shutdown SYS_getsockname SYS_getpeername
+    SYS_socket SYS_connect SYS_getsockopt SYS_setsockopt SYS_sendmsg SYS_recvmsg SYS_sendto SYS_recvfrom
+    SYS_ppoll SYS_epoll_create1 SYS_epoll_ctl SYS_epoll_pwait SYS_epoll_pwait2 SYS_timerfd_create SYS_timerfd_settime
+    SYS_io_uring_setup SYS_io_uring_enter SYS_io_uring_register
+    SYS_pwrite64 SYS_preadv SYS_pwritev SYS_preadv2 SYS_pwritev2 SYS_fsync SYS_fdatasync SYS_fallocate
+    SYS_clone SYS_clone3 SYS_set_tid_address SYS_prctl SYS_sched_setaffinity SYS_prlimit64
+    #[cfg(target_arch = "x86_64")] SYS_arch_prctl
+    SYS_capget SYS_capset SYS_seccomp
+    SYS_getuid SYS_geteuid SYS_getgid SYS_getegid SYS_sysinfo SYS_uname
+];
+
+/// A processor: KVM, doorbells and interrupts; and what devices do whose work is a processor's: a TAP device by io_uring,
+/// a disk's image.
+const VCPU: &[libc::c_long] = calls![
+    SYS_ioctl SYS_eventfd2 SYS_dup SYS_fstat SYS_fstatfs SYS_newfstatat SYS_statx SYS_lseek SYS_sendto SYS_io_uring_enter
+    SYS_pread64 SYS_pwrite64 SYS_preadv SYS_pwritev SYS_preadv2 SYS_pwritev2 SYS_fsync SYS_fdatasync SYS_fallocate
+];
+
+/// A device's thread: a vhost-user connection, a TAP device or a disk's image, waiting.
+const DEVICE: &[libc::c_long] = calls![
+    SYS_socket SYS_connect SYS_getsockopt SYS_setsockopt SYS_sendmsg SYS_recvmsg SYS_shutdown
+    SYS_ioctl SYS_eventfd2 SYS_dup SYS_fstat SYS_fstatfs SYS_newfstatat SYS_statx SYS_lseek
+    SYS_ppoll SYS_epoll_create1 SYS_epoll_ctl SYS_epoll_pwait SYS_epoll_pwait2
+    #[cfg(target_arch = "x86_64")] SYS_poll
+    #[cfg(target_arch = "x86_64")] SYS_epoll_wait
+    SYS_io_uring_setup SYS_io_uring_enter SYS_io_uring_register
+    SYS_pread64 SYS_pwrite64 SYS_preadv SYS_pwritev SYS_preadv2 SYS_pwritev2 SYS_fsync SYS_fdatasync SYS_fallocate
+    SYS_sched_setaffinity
+];
+
 /// Calls that are refused in silence: who makes them has blocked all signals, or a new process is on its way to
 /// another program, and the signal by which a refusal is told would end the process.
 const PROGRAMS: &[libc::c_long] = calls![
@@ -84,8 +125,8 @@ const THREADS: &[libc::c_long] = calls![SYS_clone SYS_clone3];
 /// The numbers of the calls that are refused in silence.
 pub(crate) fn silently_refused(role: Role) -> BTreeSet<i64> {
     let threads = match role {
-        Role::Control => &[],
-        Role::Worker => THREADS,
+        Role::Control | Role::Machine => &[],
+        Role::Worker | Role::Vcpu | Role::Device => THREADS,
     };
     PROGRAMS.iter().chain(threads).copied().collect()
 }
@@ -95,6 +136,9 @@ pub(crate) fn of(role: Role) -> BTreeSet<i64> {
     let own = match role {
         Role::Control => CONTROL,
         Role::Worker => WORKER,
+        Role::Machine => MACHINE,
+        Role::Vcpu => VCPU,
+        Role::Device => DEVICE,
     };
     EVERY_THREAD.iter().chain(own).copied().collect()
 }
@@ -109,8 +153,15 @@ mod tests {
     }
 
     #[test]
+    fn a_machines_threads_need_nothing_but_what_its_process_may_do() {
+        for role in [Role::Vcpu, Role::Device] {
+            assert!(of(role).is_subset(&of(Role::Machine)), "{}", role.name());
+        }
+    }
+
+    #[test]
     fn nothing_is_both_allowed_and_refused() {
-        for role in [Role::Control, Role::Worker] {
+        for role in [Role::Control, Role::Worker, Role::Machine, Role::Vcpu, Role::Device] {
             assert!(of(role).is_disjoint(&silently_refused(role)));
         }
     }

@@ -1,7 +1,8 @@
 //! What the switch's process gives up once it runs: capabilities, new privileges, system calls by thread role.
 //!
 //! A guest that breaks into a worker through a bug of ours finds a thread without any privilege, which can do little
-//! but what a worker does anyway. The control thread keeps what opening ports while the switch runs requires.
+//! but what a worker does anyway. The control thread keeps what opening ports while the switch runs requires. The
+//! processes of virtual machines do the same by roles of their own.
 //!
 //! ```no_run
 //! use sandbox::{Capabilities, Role};
@@ -41,6 +42,12 @@ pub enum Role {
     Control,
     /// Moves frames.
     Worker,
+    /// A virtual machine's own process: makes the machine and its threads, answers on its control socket.
+    Machine,
+    /// Runs a virtual machine's processor, and serves what the guest leaves it for.
+    Vcpu,
+    /// Does the work of a virtual machine's device, or speaks with the process that does.
+    Device,
 }
 
 impl Role {
@@ -49,6 +56,9 @@ impl Role {
         match self {
             Role::Control => "control",
             Role::Worker => "worker",
+            Role::Machine => "machine",
+            Role::Vcpu => "processor",
+            Role::Device => "device",
         }
     }
 }

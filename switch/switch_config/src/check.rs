@@ -107,6 +107,10 @@ fn implied_ports(
         ports.iter().find(|keys| keys.name.as_ref().is_some_and(|at| at.value == *port))?.bridge.as_ref()
     };
     let nets = vms.iter().flat_map(|vm| vm.net.iter().flat_map(|at| &at.value.items));
+    let of_switch = |net: &&VmNetKeys| {
+        net.backend.as_ref().is_some_and(|backend| backend.value == VmNetBackend::VhostUser)
+    };
+    let nets = nets.filter(of_switch);
     let implied = nets.filter_map(|net| {
         let name = net_port(net).filter(|name| !listed.contains(&name.value))?;
         let bridge = net.partition.as_ref().and_then(|at| divided_bridge(&at.value)).or(first_bridge);
@@ -120,7 +124,7 @@ fn implied_ports(
             driver: Some(At { value: DriverKind::VhostUser, place: place.clone() }),
             mtu: Some(At { value: Mtu::ETHERNET, place: place.clone() }),
             up: Some(At { value: true, place: place.clone() }),
-            queues: Some(At { value: QueuePairs::ONE, place: place.clone() }),
+            queues: Some(net.queues.clone().unwrap_or(At { value: QueuePairs::ONE, place: place.clone() })),
             socket: Some(at(socket.to_string_lossy().into_owned())),
             ..PortKeys::default()
         })
@@ -877,6 +881,58 @@ impl Checker<'_, '_, '_> {
             let what = format!("{} is no power of two", at.value);
             self.reader.error(&at.place, what, Some("8, 16, 32, ... 32768".to_owned()));
         }
+        let backend = match keys.backend.as_ref()?.value {
+            VmNetBackend::VhostUser => return self.vm_port(keys, name, ports),
+            VmNetBackend::TapInline => vmm_config::NetBackend::TapInline,
+            VmNetBackend::TapIothread => vmm_config::NetBackend::TapIothread,
+            VmNetBackend::VhostNet => vmm_config::NetBackend::VhostNet,
+        };
+        self.vm_tap(keys, name, ports, backend, used.0.len() as u16)
+    }
+
+    /// A device whose other end is a TAP device of the host's.
+    fn vm_tap(
+        &mut self,
+        keys: &VmNetKeys,
+        name: &At<PortName>,
+        ports: &[Port],
+        backend: vmm_config::NetBackend,
+        number: u16,
+    ) -> Option<vmm_config::Net> {
+        let text = name.value.as_str();
+        if text.parse::<IfName>().is_err() {
+            let what = format!("`{text}` can't be the name of a TAP device");
+            self.reader.error(&name.place, what, Some(IfName::RULE.to_owned()));
+        }
+        if ports.iter().any(|port| port.name == name.value) {
+            let what = format!("port `{text}` is one of the switch, not a TAP device of the machine's own");
+            self.reader.error(
+                &name.place,
+                what,
+                Some("another name, or backend = \"vhost-user\"".to_owned()),
+            );
+        }
+        if let Some(bridge) = &keys.bridge {
+            let what = "a TAP device belongs to no bridge of the switch";
+            let allowed = "no `bridge`; the host's own: `ip link set DEVICE master BRIDGE`";
+            self.reader.error(&bridge.place, what, Some(allowed.to_owned()));
+        }
+        if let Some(queues) = keys.queues.as_ref().filter(|queues| queues.value.get() > 1) {
+            let what = "several queue pairs need the switch";
+            self.reader.error(&queues.place, what, Some("1 with this back-end".to_owned()));
+        }
+        Some(vmm_config::Net {
+            port: text.to_owned(),
+            backend,
+            mac: keys.mac.as_ref().map_or_else(|| generated_mac(2, number), |at| at.value).bytes(),
+            queues: 1,
+            queue_size: keys.ring_size.as_ref()?.value.get(),
+            mtu: None,
+        })
+    }
+
+    /// A device whose other end is a port of the switch.
+    fn vm_port(&mut self, keys: &VmNetKeys, name: &At<PortName>, ports: &[Port]) -> Option<vmm_config::Net> {
         let port = ports.iter().find(|port| port.name == name.value)?;
         let vhost = match &port.driver {
             Driver::VhostUser(vhost) if vhost.mode == SocketMode::Server => vhost,
@@ -891,11 +947,16 @@ impl Checker<'_, '_, '_> {
             let what = format!("port `{}` belongs to bridge `{}`", port.name, port.bridge);
             self.reader.error(&bridge.place, what, Some("no `bridge` beside a port of the file".to_owned()));
         }
-        let VmNetBackend::VhostUser = keys.backend.as_ref()?.value;
+        let queues = keys.queues.as_ref().map_or(port.queues, |at| at.value);
+        if let Some(at) = keys.queues.as_ref().filter(|at| at.value.get() > port.queues.get()) {
+            let what = format!("port `{}` has {} queue pairs", port.name, port.queues);
+            self.reader.error(&at.place, what, Some(format!("1 to {}", port.queues)));
+        }
         Some(vmm_config::Net {
             port: name.value.as_str().to_owned(),
             backend: vmm_config::NetBackend::VhostUser { socket: vhost.socket.as_path().to_owned() },
             mac: keys.mac.as_ref().map_or(vhost.mac, |at| at.value).bytes(),
+            queues: queues.get(),
             queue_size: keys.ring_size.as_ref()?.value.get(),
             mtu: Some(port.mtu.get()),
         })

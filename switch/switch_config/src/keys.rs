@@ -268,8 +268,8 @@ section! {
 
     /// A network device of a virtual machine.
     VmNetKeys {
-        /// The port of the switch it is one side of: a vhost-user port of this file, or a new one of this name.
-        /// (Either this or `partition`.)
+        /// The port of the switch it is one side of: a vhost-user port of this file, or a new one of this name. With
+        /// the kernel's back-ends the name of a TAP device, which is made if there is none. (Either this or `partition`.)
         port: PortName, optional;
         /// The partition it owns, whose `owner` is this machine: a new port of the partition's name.
         partition: PartitionName, optional;
@@ -277,6 +277,8 @@ section! {
         bridge: BridgeName, optional;
         /// What moves its frames.
         backend: VmNetBackend, default(VmNetBackend::VhostUser);
+        /// Queue pairs; those of the port when left out, 1 with a new port.
+        queues: QueuePairs, optional;
         /// Its Ethernet address; that of the port when left out.
         mac: MacAddr, optional;
         /// Most entries of its rings, a power of two.
@@ -349,6 +351,12 @@ words! {
     pub enum VmNetBackend {
         /// The switch works on the guest's rings.
         VhostUser = "vhost-user",
+        /// A TAP device, with the processor's thread moving what the guest sends. For comparison.
+        TapInline = "tap-inline",
+        /// A TAP device, with a thread of its own moving frames. For comparison.
+        TapIothread = "tap-iothread",
+        /// A TAP device, with the host's kernel working on the guest's rings. For comparison.
+        VhostNet = "vhost-net",
     }
 
     /// What a worker does without traffic.

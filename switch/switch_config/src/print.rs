@@ -358,10 +358,16 @@ fn vm(page: &mut Page, vm: &vmm_config::Vm) {
     page.text("memory", vm.memory);
     page.set("huge_pages", vm.huge_pages);
     let net = vm.net.iter().map(|net| {
-        let vmm_config::NetBackend::VhostUser { socket: _ } = &net.backend;
+        let backend = match &net.backend {
+            vmm_config::NetBackend::VhostUser { socket: _ } => VmNetBackend::VhostUser,
+            vmm_config::NetBackend::TapInline => VmNetBackend::TapInline,
+            vmm_config::NetBackend::TapIothread => VmNetBackend::TapIothread,
+            vmm_config::NetBackend::VhostNet => VmNetBackend::VhostNet,
+        };
         let mut table = toml::Table::new();
         table.insert("port".to_owned(), net.port.clone().into());
-        table.insert("backend".to_owned(), VmNetBackend::VhostUser.word().into());
+        table.insert("backend".to_owned(), backend.word().into());
+        table.insert("queues".to_owned(), i64::from(net.queues).into());
         if let Some(mac) = MacAddr::new(net.mac) {
             table.insert("mac".to_owned(), mac.to_string().into());
         }

@@ -411,3 +411,47 @@ fn a_port_with_an_error_does_not_make_flows_wrong() {
                 [[flow]]\nbridge='br0'\nflow='in_port=p,actions=drop'\n";
     assert_eq!(bad(text), ["7 port[0].mtu: 1 is no MTU"]);
 }
+
+/// A bridge and a machine with these network devices.
+fn with_net(net: &str) -> String {
+    format!("[[bridge]]\nname = \"br0\"\n[[vm]]\nname = \"a\"\nkernel = \"builtin:sink\"\nnet = [{net}]\n")
+}
+
+#[test]
+fn the_back_end_says_whether_a_machine_has_a_port_or_a_tap_device() {
+    let config = good(&with_net("{ port = \"p0\", queues = 2 }, { port = \"t0\", backend = \"tap-iothread\" }"));
+    let [port] = &config.ports[..] else { panic!("{:?}", config.ports) };
+    assert_eq!((port.name.as_str(), port.queues.get()), ("p0", 2));
+    let [by_switch, by_tap] = &config.vms[0].net[..] else { panic!("two devices") };
+    assert_eq!((by_switch.queues, by_tap.queues), (2, 1));
+    assert!(by_switch.backend.is_switch());
+    assert_eq!((by_tap.port.as_str(), &by_tap.backend), ("t0", &vmm_config::NetBackend::TapIothread));
+    assert_ne!(by_switch.mac, by_tap.mac);
+    // What is printed says the same.
+    assert_eq!(good(&print(&config)).vms, config.vms);
+}
+
+#[test]
+fn what_a_tap_device_can_not_have_is_an_error() {
+    let errors = bad(&(with_net("{ port = \"a-name-too-long-for-the-kernel\", backend = \"tap-inline\" }, \
+                                 { port = \"t0\", backend = \"vhost-net\", queues = 2 }, \
+                                 { port = \"t1\", backend = \"tap-inline\", bridge = \"br0\" }, \
+                                 { port = \"taken\", backend = \"tap-inline\" }")
+        + "[[port]]\nname = \"taken\"\nbridge = \"br0\"\ndriver = \"tap\"\ndevice = \"x\"\n"));
+    let expected = [
+        "6 vm[0].net[0].port: `a-name-too-long-for-the-kernel` can't be the name of a TAP device",
+        "6 vm[0].net[1].queues: several queue pairs need the switch",
+        "6 vm[0].net[2].bridge: a TAP device belongs to no bridge of the switch",
+        "6 vm[0].net[3].port: port `taken` is one of the switch, not a TAP device of the machine's own",
+    ];
+    assert_eq!(errors, expected);
+}
+
+#[test]
+fn a_machine_uses_no_more_queue_pairs_than_its_port_has() {
+    let port = "[[port]]\nname = \"p\"\nbridge = \"br0\"\ndriver = \"vhost-user\"\nsocket = \"/t/p\"\nqueues = 4\n";
+    let config = good(&(with_net("{ port = \"p\" }") + port));
+    assert_eq!(config.vms[0].net[0].queues, 4, "those of the port");
+    let errors = bad(&(with_net("{ port = \"p\", queues = 5 }") + port));
+    assert_eq!(errors, ["6 vm[0].net[0].queues: port `p` has 4 queue pairs"]);
+}

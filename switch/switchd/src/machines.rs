@@ -4,11 +4,16 @@
 //! Machines outlive a switch that is killed or told to end by SIGTERM: they wait for the next one.
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use control::GuestRow;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use vmm::exits::merge_metrics;
 use vmm::keeper::{Kept, STOP};
+use vmm::protocol::{Answer, LINE_MAX, Request};
 
 /// The keeper of the file's machines, if it has any.
 pub(crate) struct Machines(Option<Child>);
@@ -55,6 +60,35 @@ impl Machines {
                 Vec::new()
             }
         }
+    }
+}
+
+/// How long a machine may take to tell what it counts.
+const METRICS_LIMIT: Duration = Duration::from_millis(500);
+
+/// The exits of the machines at these control sockets, in Prometheus' text format. Those that don't answer are left out.
+pub(crate) async fn metrics(sockets: &[PathBuf]) -> String {
+    let mut texts = Vec::new();
+    for socket in sockets {
+        match tokio::time::timeout(METRICS_LIMIT, metrics_of(socket)).await {
+            Ok(Ok(text)) => texts.push(text),
+            Ok(Err(error)) => tracing::debug!(socket = %socket.display(), %error, "no metrics of a machine"),
+            Err(_) => tracing::debug!(socket = %socket.display(), "no metrics of a machine in time"),
+        }
+    }
+    merge_metrics(texts.iter().map(String::as_str))
+}
+
+async fn metrics_of(socket: &Path) -> anyhow::Result<String> {
+    let mut stream = tokio::net::UnixStream::connect(socket).await?;
+    let mut line = serde_json::to_vec(&Request::Metrics)?;
+    line.push(b'\n');
+    stream.write_all(&line).await?;
+    let mut answer = Vec::new();
+    tokio::io::BufReader::new(stream.take(LINE_MAX as u64)).read_until(b'\n', &mut answer).await?;
+    match serde_json::from_slice(&answer)? {
+        Answer::Metrics(text) => Ok(text),
+        _ => bail!("it answered something else"),
     }
 }
 

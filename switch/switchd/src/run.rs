@@ -17,7 +17,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use worker::{FaultReport, FaultSink};
 
 use crate::guests::{Guests, sends};
-use crate::machines::Machines;
+use crate::machines::{self, Machines};
 use crate::privileges;
 use crate::reconfigure::reconfigure;
 use crate::switch::Switch;
@@ -124,7 +124,15 @@ async fn live(config: Config, mut options: RunOptions) -> anyhow::Result<Summary
         switch.borrow_mut().listeners.metrics = Some((address, listener.try_clone()?.into()));
         let shown = switch.clone();
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        tokio::task::spawn_local(control::metrics::serve(listener, move || shown.borrow().snapshot()));
+        let text = async move || {
+            let (text, sockets) = {
+                let switch = shown.borrow();
+                let sockets: Vec<_> = switch.config.vms.iter().map(|vm| vm.control.clone()).collect();
+                (control::metrics::render(&switch.snapshot()), sockets)
+            };
+            text + &machines::metrics(&sockets).await
+        };
+        tokio::task::spawn_local(control::metrics::serve(listener, text));
     }
     if let Some(rest) = rest {
         finish(&switch, rest).await;

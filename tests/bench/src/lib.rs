@@ -25,6 +25,7 @@ mod idle;
 mod instructions;
 mod latency;
 mod lookup;
+mod machines;
 mod measure;
 mod partition;
 mod production;
@@ -36,6 +37,7 @@ pub mod traffic;
 
 pub use dpaa2::{Dpaa2Report, run as run_dpaa2};
 pub use instructions::{Instructions, count_instructions};
+pub use machines::{MachineOptions, MachinesReport};
 pub use partition::{Partition, measure_partition};
 pub use report::Report;
 
@@ -125,6 +127,14 @@ pub fn run(options: &Options, mut each: impl FnMut(&Report) -> Result<()>) -> Re
     }
     remove_runtime_directories();
     Ok(Report::new(&bench, &results))
+}
+
+/// Measures machines: their start, their memory, their network back-ends.
+///
+/// # Errors
+/// A machine doesn't start, or nothing arrives.
+pub fn run_machines(options: &MachineOptions) -> Result<MachinesReport> {
+    machines::run(options)
 }
 
 /// Names of all cases, in the order of the report.

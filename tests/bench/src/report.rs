@@ -13,15 +13,15 @@ use crate::{Results, cases};
 
 /// Median and spread.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-struct Spread {
-    median: f64,
+pub(crate) struct Spread {
+    pub(crate) median: f64,
     min: f64,
     max: f64,
 }
 
 impl Spread {
     /// Of at least one value.
-    fn of(values: impl Iterator<Item = f64>) -> Self {
+    pub(crate) fn of(values: impl Iterator<Item = f64>) -> Self {
         let mut values: Vec<_> = values.collect();
         assert!(!values.is_empty(), "a row exists because there was a run");
         values.sort_by(f64::total_cmp);
@@ -53,15 +53,22 @@ struct Row {
 
 /// Where and when.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Machine {
+pub(crate) struct Place {
     processor: String,
     kernel: String,
     /// Day of the measurement, UTC, as `2026-11-21`.
     date: String,
     unix_time_s: u64,
-    pages: Pages,
     /// What was typed.
     command: String,
+}
+
+/// The place, and what the switches ran on there.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Machine {
+    #[serde(flatten)]
+    place: Place,
+    pages: Pages,
 }
 
 /// Everything measured.
@@ -123,8 +130,12 @@ impl Report {
         let mut reports = reports.into_iter();
         let Some(mut all) = reports.next() else { bail!("no report") };
         for report in reports {
-            if report.machine.processor != all.machine.processor {
-                bail!("a report of {}, and one of {}", all.machine.processor, report.machine.processor);
+            if report.machine.place.processor != all.machine.place.processor {
+                bail!(
+                    "a report of {}, and one of {}",
+                    all.machine.place.processor,
+                    report.machine.place.processor
+                );
             }
             let is_new = |old: &Row| {
                 report.cases.iter().any(|new| {
@@ -133,13 +144,14 @@ impl Report {
             };
             all.cases.retain(|old| !is_new(old));
             all.cases.extend(report.cases);
-            if !all.machine.command.contains(&report.machine.command) {
-                write!(all.machine.command, "; {}", report.machine.command)?;
+            if !all.machine.place.command.contains(&report.machine.place.command) {
+                write!(all.machine.place.command, "; {}", report.machine.place.command)?;
             }
             all.left_out += report.left_out;
             all.failures.extend(report.failures);
-            all.machine.date = all.machine.date.max(report.machine.date);
-            all.machine.unix_time_s = all.machine.unix_time_s.max(report.machine.unix_time_s);
+            all.machine.place.date = all.machine.place.date.max(report.machine.place.date);
+            all.machine.place.unix_time_s =
+                all.machine.place.unix_time_s.max(report.machine.place.unix_time_s);
         }
         let order = cases::names();
         all.cases.sort_by_key(|row| {
@@ -235,15 +247,20 @@ fn ratios(section: &Section, row: &Row, rows: &[&Row]) -> Vec<String> {
 }
 
 impl Spread {
+    /// The same in another unit.
+    pub(crate) fn scaled(&self, factor: f64) -> Self {
+        Self { median: self.median * factor, min: self.min * factor, max: self.max * factor }
+    }
+
     /// `median [min..max]`.
-    fn text(&self, decimals: usize) -> String {
+    pub(crate) fn text(&self, decimals: usize) -> String {
         format!("{:.decimals$} [{:.decimals$}..{:.decimals$}]", self.median, self.min, self.max)
     }
 }
 
-impl Machine {
-    /// This one, now.
-    pub(crate) fn of(command: &str, pages: Pages) -> Self {
+impl Place {
+    /// This machine, now.
+    pub(crate) fn this(command: &str) -> Self {
         let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = cpu
             .lines()
@@ -257,9 +274,22 @@ impl Machine {
             kernel: kernel.trim().to_owned(),
             date: date_of(unix_time_s),
             unix_time_s,
-            pages,
             command: command.to_owned(),
         }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Place { processor, kernel, date, command, .. } = self;
+        write!(out, "{date}, {processor}, Linux {kernel}; `{command}`")
+    }
+}
+
+impl Machine {
+    /// This one, now.
+    pub(crate) fn of(command: &str, pages: Pages) -> Self {
+        Self { place: Place::this(command), pages }
     }
 
     fn pages_text(&self) -> &'static str {
@@ -273,7 +303,7 @@ impl Machine {
 /// As it stands above tables.
 impl fmt::Display for Machine {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { date, processor, kernel, command, .. } = self;
+        let Place { processor, kernel, date, command, .. } = &self.place;
         write!(out, "{date}, {processor}, Linux {kernel}, {}; `{command}`", self.pages_text())
     }
 }
@@ -298,10 +328,10 @@ impl fmt::Display for Report {
         writeln!(
             out,
             "{}, Linux {}, {}, {}",
-            machine.processor,
-            machine.kernel,
+            machine.place.processor,
+            machine.place.kernel,
             machine.pages_text(),
-            machine.date
+            machine.place.date
         )?;
         for (section, rows) in self.sections() {
             writeln!(out, "\n{}: {}", section.title, section.note)?;

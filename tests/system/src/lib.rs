@@ -13,6 +13,7 @@ mod partition;
 mod resilience;
 mod take_over;
 mod traffic;
+mod vmm;
 
 use anyhow::Result;
 use lab::GuestImage;
@@ -35,6 +36,10 @@ pub enum Need {
     Ringway,
     /// A switch that learns addresses and floods.
     Learning,
+    /// `/dev/kvm`.
+    Kvm,
+    /// `/dev/vhost-net`.
+    VhostNet,
 }
 
 /// A named test of the whole.
@@ -60,6 +65,10 @@ impl Scenario {
                 Some("this machine has no /dev/net/tun".into())
             }
             Need::Ringway if system != System::Ringway => Some(format!("not for {}", system.name())),
+            Need::Kvm if !Path::new("/dev/kvm").exists() => Some("this machine has no /dev/kvm".into()),
+            Need::VhostNet if !Path::new("/dev/vhost-net").exists() => {
+                Some("this machine has no /dev/vhost-net".into())
+            }
             Need::Learning if system == System::Testpmd => Some("testpmd does not switch".into()),
             _ => None,
         })
@@ -149,6 +158,7 @@ pub fn all() -> Vec<Scenario> {
         linux_guests::SCENARIOS,
         partition::SCENARIOS,
         take_over::SCENARIOS,
+        vmm::SCENARIOS,
     ];
     let copy = |s: &Scenario| Scenario::new(s.name, s.needs, s.run);
     let others = dpaa2::scenarios().chain(resilience::scenarios());

@@ -1,7 +1,7 @@
 //! `cargo xtask bench`.
 
 use anyhow::{Context as _, Result, bail};
-use bench::{Options, Report};
+use bench::{MachineOptions, Options, Report};
 use lab::packages;
 use lab::switch::System;
 use std::path::{Path, PathBuf};
@@ -58,6 +58,14 @@ enum Part {
     Dpaa2(Subject),
     /// From a wire to a guest: past the bridge, by a table of owners, by a rule, by learning.
     Partition(Subject),
+    /// Virtual machines: their start and memory, what leaving a guest takes, their network back-ends side by side.
+    Vmm {
+        #[command(flatten)]
+        subject: Subject,
+        /// Runs of each.
+        #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+        runs: u16,
+    },
 }
 
 #[derive(clap::Args)]
@@ -75,6 +83,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.part {
         Some(Part::Dpaa2(subject)) => return dpaa2(subject.json.as_deref()),
         Some(Part::Partition(subject)) => return partition(subject.json.as_deref()),
+        Some(Part::Vmm { subject, runs }) => return machines(subject.json.as_deref(), *runs),
         None => {}
     }
     if arguments.list {
@@ -94,6 +103,13 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         return counted.keep();
     }
     measure(arguments)
+}
+
+fn machines(json: Option<&Path>, runs: u16) -> Result<()> {
+    cargo::build_ringway()?;
+    let report = bench::run_machines(&MachineOptions { runs: runs.into(), command: typed() })?;
+    print!("{report}");
+    json.map_or(Ok(()), |file| write(file, &report))
 }
 
 fn dpaa2(json: Option<&Path>) -> Result<()> {

@@ -12,6 +12,7 @@ pub mod pci;
 pub mod pins;
 mod platform;
 pub mod serial;
+mod thread;
 pub mod virtio;
 
 pub use platform::{Message, Platform, Vector};

@@ -30,6 +30,7 @@ pub mod aarch64;
 mod error;
 mod hypervisor;
 mod interrupts;
+mod stats;
 mod vcpu;
 mod vm;
 #[cfg(target_arch = "x86_64")]
@@ -45,5 +46,6 @@ use x86_64 as arch;
 pub use error::{KvmError, OpenError};
 pub use hypervisor::Hypervisor;
 pub use interrupts::{MsiMessage, MsiVector};
+pub use stats::KernelStats;
 pub use vcpu::{Exit, Vcpu};
 pub use vm::Vm;

@@ -29,6 +29,12 @@ pub struct Mailbox {
     pub turns: AtomicU64,
     /// Doorbells rung.
     pub kicks: AtomicU64,
+    /// Bytes of added memory that frames are sent from.
+    pub moved: AtomicU64,
+    /// First address of memory that was added last. Written by the monitor, before the following.
+    pub added: AtomicU64,
+    /// Its bytes; 0 while there is none. Written by the monitor.
+    pub added_bytes: AtomicU64,
 }
 
 /// Go on.
@@ -36,4 +42,4 @@ pub const RUN: u32 = 0;
 /// Send nothing more, wait for what is under way, report and power off.
 pub const FINISH: u32 = 1;
 
-const _: () = assert!(size_of::<Mailbox>() == 64);
+const _: () = assert!(size_of::<Mailbox>() == 88);

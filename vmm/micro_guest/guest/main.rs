@@ -47,8 +47,27 @@ fn main(line: &[u8]) -> ! {
         print!("micro-guest: no network device\n");
         arch::exit(EXIT_NO_DEVICE);
     }
+    if let Some(Some(port)) = ports.as_slice().first()
+        && options.exits > 0
+    {
+        measure_exits(&options, &port.rx);
+    }
     modes::run(&options, ports.as_mut_slice(), &mut memory, mailbox);
     arch::exit(EXIT_DONE)
+}
+
+/// Says what it takes to read a register that the monitor answers for, and to ring a doorbell that the kernel does.
+fn measure_exits(options: &Options, queue: &net::Queue) {
+    let each = |exit: &dyn Fn()| {
+        let start = arch::ticks();
+        (0..options.exits).for_each(|_| exit());
+        arch::ticks().wrapping_sub(start) * 1_000_000 / options.tick_khz / options.exits
+    };
+    let register = each(&|| {
+        pci::read_bridge(options.ecam);
+    });
+    let doorbell = each(&|| queue.ring_doorbell());
+    print!("micro-guest: exits: register {register} ns, doorbell {doorbell} ns\n");
 }
 
 #[panic_handler]

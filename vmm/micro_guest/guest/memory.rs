@@ -7,6 +7,9 @@ unsafe extern "C" {
     static __end: u8;
 }
 
+/// The addresses below this one are mapped, memory or not.
+const MAPPED_END: u64 = 8 << 30;
+
 /// What is free.
 pub struct Memory {
     next: usize,
@@ -17,6 +20,17 @@ impl Memory {
     /// All memory behind the image, up to `end`.
     pub fn behind_image(end: u64) -> Memory {
         Memory { next: &raw const __end as usize, end: end as usize }
+    }
+
+    /// Memory that was added to the machine; `None` if it isn't where this guest can reach it.
+    pub fn added(start: u64, bytes: u64) -> Option<Memory> {
+        let end = start.checked_add(bytes).filter(|&end| end <= MAPPED_END)?;
+        Some(Memory { next: start as usize, end: end as usize })
+    }
+
+    /// Bytes that are free.
+    pub fn free(&self) -> usize {
+        self.end - self.next
     }
 
     /// Zeroed bytes, aligned to a cache line.

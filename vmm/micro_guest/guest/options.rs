@@ -34,6 +34,10 @@ pub struct Options {
     pub packed: bool,
     /// `ring=`: most entries of a ring.
     pub ring: u16,
+    /// `queues=`: most queue pairs of a device that are used.
+    pub queues: u16,
+    /// `requeue=on`: takes each queue back from the device once it runs, and sets it up again.
+    pub requeue: bool,
     /// `size=`: bytes of a generated frame, without FCS.
     pub size: u16,
     /// `window=`: most frames on their way to a reflector and back; 0 doesn't wait for any.
@@ -42,6 +46,8 @@ pub struct Options {
     pub count: u64,
     /// `to=`: Ethernet address that frames are sent to.
     pub to: [u8; 6],
+    /// `exits=`: times to leave the guest in each way before all else, to see what that takes.
+    pub exits: u64,
     /// `report=`: seconds between lines on the console; 0 prints only at the end.
     pub report: u64,
 }
@@ -59,10 +65,13 @@ impl Options {
             tick_khz: 1_000_000,
             packed: false,
             ring: 1024,
+            queues: 1,
+            requeue: false,
             size: 60,
-            window: 512,
+            window: 480,
             count: 0,
             to: [0xff; 6],
+            exits: 0,
             report: 0,
         };
         for word in line.split(|&byte| byte == b' ') {
@@ -85,10 +94,13 @@ impl Options {
                 b"tick_khz" => options.tick_khz = number(value).max(1),
                 b"packed" => options.packed = value == b"on",
                 b"ring" => options.ring = number(value).clamp(2, 32768) as u16,
+                b"queues" => options.queues = number(value).clamp(1, 8) as u16,
+                b"requeue" => options.requeue = value == b"on",
                 b"size" => options.size = number(value).clamp(60, 1514) as u16,
                 b"window" => options.window = number(value),
                 b"count" => options.count = number(value),
                 b"to" => options.to = mac(value).unwrap_or(options.to),
+                b"exits" => options.exits = number(value),
                 b"report" => options.report = number(value),
                 _ => {}
             }

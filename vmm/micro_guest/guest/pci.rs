@@ -20,6 +20,11 @@ pub fn virtio(ecam: u64, device: u16) -> impl Iterator<Item = Function> {
         .filter(move |function| function.read::<u16>(0) == VENDOR_VIRTIO && function.read::<u16>(2) == device)
 }
 
+/// Reads the host bridge's number: a register that the monitor answers for.
+pub fn read_bridge(ecam: u64) -> u16 {
+    Function(ecam).read(0)
+}
+
 impl Function {
     fn read<T: Copy>(self, offset: u64) -> T {
         // SAFETY: the monitor says where the configuration space is; offsets are below 256 and aligned.

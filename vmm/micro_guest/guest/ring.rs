@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicU16, Ordering, fence};
 
-use crate::virtio_defs::desc_flag::WRITE;
+use crate::virtio_defs::desc_flag::{INDIRECT, WRITE};
 use crate::virtio_defs::{packed, split};
 
 /// What a device did that no device may do: a buffer that it wasn't given came back.
@@ -114,13 +114,21 @@ impl Ring {
     ///
     /// `token` is what [`take`](Self::take) will call it; not `u32::MAX`.
     pub fn add(&mut self, address: u64, len: u32, writable: bool, token: u32) -> bool {
+        self.add_descriptor(address, len, if writable { WRITE } else { 0 }, token)
+    }
+
+    /// Likewise a table of buffers, in the ring's form.
+    pub fn add_indirect(&mut self, table: u64, len: u32, token: u32) -> bool {
+        self.add_descriptor(table, len, INDIRECT, token)
+    }
+
+    fn add_descriptor(&mut self, address: u64, len: u32, flags: u16, token: u32) -> bool {
         if self.free_count == 0 {
             return false;
         }
         self.free_count -= 1;
         let name = self.free[self.free_count];
         self.tokens[usize::from(name)] = token;
-        let flags = if writable { WRITE } else { 0 };
         if self.is_packed {
             let at = self.areas.desc.cast::<packed::Desc>().wrapping_add(self.next.into());
             let flags = flags | packed::avail_flags(self.avail_wrap);

@@ -113,17 +113,18 @@ task:
     .fill 8192, 1, 0
     .byte 0xff
 
-    // The first 4 GiB at their own addresses, in pages of 2 MiB, for everybody.
+    // The first 8 GiB at their own addresses, in pages of 2 MiB, for everybody.
     .balign 4096
 page_map:
     .quad page_pointers + 7
     .fill 511, 8, 0
 page_pointers:
     .quad page_directories + 7, page_directories + 0x1007, page_directories + 0x2007, page_directories + 0x3007
-    .fill 508, 8, 0
+    .quad page_directories + 0x4007, page_directories + 0x5007, page_directories + 0x6007, page_directories + 0x7007
+    .fill 504, 8, 0
 page_directories:
     .set page, 0
-    .rept 2048
+    .rept 4096
     .quad page + 0xe7
     .set page, page + 0x200000
     .endr

@@ -11,7 +11,7 @@ use crate::protocol::{Answer, LINE_MAX, Request, Status};
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody is there.
-    #[error("no machine at {path}: {source}")]
+    #[error("nobody listens at {path}")]
     Absent {
         /// Where.
         path: std::path::PathBuf,

@@ -26,14 +26,21 @@ impl Drop for SocketFile {
     }
 }
 
-/// Listens for requests, on threads of its own.
+/// Makes the socket.
 ///
 /// # Errors
-/// The socket can't be made; a machine of this name is there already.
-pub fn serve(path: &Path, console: &Console, events: &Sender<Tagged>) -> io::Result<SocketFile> {
+/// It can't be made; a machine of this name is there already.
+pub fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     let listener = listen(path)?;
     std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
-    let file = SocketFile(path.to_owned());
+    Ok((listener, SocketFile(path.to_owned())))
+}
+
+/// Answers requests, on threads of its own.
+///
+/// # Errors
+/// No thread is left.
+pub fn serve(listener: UnixListener, console: &Console, events: &Sender<Tagged>) -> io::Result<()> {
     let (console, events) = (console.clone(), events.clone());
     let connections = Arc::new(AtomicUsize::new(0));
     std::thread::Builder::new().name("control".into()).spawn(move || {
@@ -58,7 +65,7 @@ pub fn serve(path: &Path, console: &Console, events: &Sender<Tagged>) -> io::Res
             }
         }
     })?;
-    Ok(file)
+    Ok(())
 }
 
 /// Binds, in place of a socket that nobody listens on any more.
@@ -139,9 +146,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("vm.sock");
         drop(UnixListener::bind(&path).unwrap());
-        let (events, _inbox) = std::sync::mpsc::channel();
-        let first = serve(&path, &Console::default(), &events).unwrap();
-        let second = serve(&path, &Console::default(), &events).unwrap_err();
+        let first = bind(&path).unwrap();
+        let second = bind(&path).unwrap_err();
         assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
         drop(first);
         assert!(!path.exists());
@@ -152,7 +158,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("vm.sock");
         let (events, inbox) = std::sync::mpsc::channel::<Tagged>();
-        let _file = serve(&path, &Console::default(), &events).unwrap();
+        let (listener, _file) = bind(&path).unwrap();
+        serve(listener, &Console::default(), &events).unwrap();
         std::thread::spawn(move || {
             while let Ok((_, event)) = inbox.recv() {
                 if let Event::Asked(_, reply) = event {

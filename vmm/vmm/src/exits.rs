@@ -5,8 +5,12 @@
 //! life. The layout follows the exit timing of KVM for PowerPC (count, min, max, sum, sum of squares); nanoseconds
 //! and a histogram are new.
 
+use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use kvm::{KernelStats, Vcpu};
 use serde::{Deserialize, Serialize};
 
 /// Kinds of exits, and the time between them.
@@ -202,6 +206,52 @@ fn quantile(buckets: &[u64; BUCKETS], count: u64, fraction: f64) -> u64 {
     u64::MAX
 }
 
+/// All that is counted of a processor: here, and in the kernel where it tells.
+#[derive(Debug)]
+pub struct Exits {
+    table: Arc<ExitTable>,
+    kernel: Option<KernelStats>,
+    /// The kernel's counters when it was asked to begin anew: they can't be reset.
+    before: Mutex<BTreeMap<String, u64>>,
+}
+
+impl Exits {
+    pub(crate) fn new(table: Arc<ExitTable>, vcpu: &Vcpu) -> Exits {
+        let kernel =
+            vcpu.kernel_stats().map_err(|error| tracing::debug!(%error, "no counters of the kernel's")).ok();
+        Exits { table, kernel, before: Mutex::default() }
+    }
+
+    /// Begins anew.
+    pub fn clear(&self) {
+        self.table.clear();
+        *self.before() = self.kernel_now();
+    }
+
+    /// What has happened since the start, or since it was told to begin anew.
+    pub fn read(&self, vcpu: u32) -> VcpuExits {
+        let before = self.before();
+        let since = |(name, now): (String, u64)| {
+            let count = now - before.get(&name).copied().unwrap_or(0).min(now);
+            (count > 0).then_some((name, count))
+        };
+        VcpuExits {
+            vcpu,
+            rows: self.table.read(),
+            kernel: self.kernel_now().into_iter().filter_map(since).collect(),
+        }
+    }
+
+    fn before(&self) -> MutexGuard<'_, BTreeMap<String, u64>> {
+        self.before.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn kernel_now(&self) -> BTreeMap<String, u64> {
+        let counters = self.kernel.as_ref().and_then(|kernel| kernel.read().ok()).unwrap_or_default();
+        counters.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
+    }
+}
+
 /// What there is to say about one kind of exit of one processor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ExitRow {
@@ -232,12 +282,49 @@ pub struct VcpuExits {
     pub vcpu: u32,
     /// Its rows, kinds that never happened left out.
     pub rows: Vec<ExitRow>,
+    /// What the kernel counts of it, by the kernel's names, without what never happened. Most of it is served in the
+    /// kernel and is no row: `exits` counts both.
+    pub kernel: BTreeMap<String, u64>,
+}
+
+/// The exits of a machine as Prometheus metrics: lines of samples, without types.
+pub fn metrics(vm: &str, exits: &[VcpuExits]) -> String {
+    let mut text = String::new();
+    for VcpuExits { vcpu, rows, kernel } in exits {
+        // Writing to a string doesn't fail.
+        for row in rows {
+            let labels = format!("{{vm=\"{vm}\",vcpu=\"{vcpu}\",kind=\"{}\"}}", row.kind.name());
+            let _ = writeln!(text, "ringway_vm_exits_total{labels} {}", row.count);
+            let _ = writeln!(text, "ringway_vm_exit_nanoseconds_total{labels} {}", row.sum_ns);
+            let _ = writeln!(text, "ringway_vm_exit_nanoseconds_max{labels} {}", row.max_ns);
+        }
+        for (counter, count) in kernel {
+            let labels = format!("{{vm=\"{vm}\",vcpu=\"{vcpu}\",counter=\"{counter}\"}}");
+            let _ = writeln!(text, "ringway_vm_kernel_total{labels} {count}");
+        }
+    }
+    text
+}
+
+/// Puts the samples of several machines together as the format wants it: all of a metric behind its type.
+pub fn merge_metrics<'t>(texts: impl IntoIterator<Item = &'t str>) -> String {
+    let mut by_metric: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for line in texts.into_iter().flat_map(str::lines) {
+        if let Some((name, _)) = line.split_once('{') {
+            by_metric.entry(name).or_default().push(line);
+        }
+    }
+    let mut text = String::new();
+    for (name, lines) in by_metric {
+        let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
+        let _ = writeln!(text, "# TYPE {name} {kind}");
+        lines.iter().for_each(|line| text.extend([line, "\n"]));
+    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     #[test]
@@ -272,6 +359,25 @@ mod tests {
         table.add(ExitKind::Halt, 7);
         let rows = table.read();
         assert_eq!(rows.iter().map(|row| (row.kind, row.count)).collect::<Vec<_>>(), [(ExitKind::Halt, 1)]);
+    }
+
+    #[test]
+    fn metrics_of_several_machines_stand_together_by_name() {
+        let table = ExitTable::default();
+        table.add(ExitKind::Halt, 7);
+        let exits = |kernel| [VcpuExits { vcpu: 0, rows: table.read(), kernel }];
+        let a = metrics("a", &exits(BTreeMap::from([("exits".to_owned(), 3)])));
+        let b = metrics("b", &exits(BTreeMap::new()));
+        let text = merge_metrics([a.as_str(), b.as_str()]);
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.iter().filter(|line| line.starts_with('#')).count(), 4);
+        let at = lines.iter().position(|line| *line == "# TYPE ringway_vm_exits_total counter").unwrap();
+        assert_eq!(lines[at + 1], "ringway_vm_exits_total{vm=\"a\",vcpu=\"0\",kind=\"halt\"} 1");
+        assert_eq!(lines[at + 2], "ringway_vm_exits_total{vm=\"b\",vcpu=\"0\",kind=\"halt\"} 1");
+        assert!(
+            text.contains("ringway_vm_kernel_total{vm=\"a\",vcpu=\"0\",counter=\"exits\"} 3\n"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -2,28 +2,34 @@
 
 use std::fs::File;
 use std::mem::offset_of;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use devices::EventFd;
 use devices::pci::Bus;
 use devices::serial::Serial;
+use devices::virtio::net::tap::{Place, TapDevice, TapNet};
+use devices::virtio::net::vhost_net::VhostNet;
 use devices::virtio::net::vhost_user::{Options, Reached, VhostUserNet};
-use devices::virtio::{Memory, Notifier, Transport, net};
+use devices::virtio::{Device, Memory, Notifier, Transport, net};
 use kvm::Hypervisor;
 use machine::boot::{self, Boot};
 use machine::layout;
 use machine::memory::{self, Pages};
 use micro_guest::mailbox::{self, Mailbox};
-use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic};
-use vmm_config::{Kernel, NetBackend, Vm};
+use sandbox::{Capabilities, Role};
+use vm_memory::{
+    Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryBackend, GuestMemoryRegion,
+};
+use vmm_config::{Kernel, MemorySize, NetBackend, Vm};
 
 use crate::board::{self, Board};
 use crate::console::Console;
 use crate::control;
-use crate::exits::VcpuExits;
+use crate::exits::{self, Exits, VcpuExits};
 use crate::life::{End, EndKind};
 use crate::platform::KvmPlatform;
 use crate::protocol::{Answer, GuestCounts, Request, State, Status};
@@ -55,6 +61,8 @@ pub type Tagged = (u64, Event);
 /// How long a guest that was asked to power off may take: the micro-guest, and others.
 const PATIENCE_BUILTIN: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Pieces of memory that can be added: each is a region that the switch maps, too.
+const ADDED_MAX: usize = 16;
 
 /// Says what is in the way of starting this machine here, without starting it.
 ///
@@ -77,14 +85,48 @@ pub fn check(config: &Vm) -> anyhow::Result<()> {
     if let Some(path) = &config.initrd {
         readable("initial file system", path)?;
     }
+    for net in &config.net {
+        let device = |path: &str, remedy: &str| {
+            File::options()
+                .read(true)
+                .write(true)
+                .open(path)
+                .map(drop)
+                .with_context(|| format!("network device {} can't open {path}: {remedy}", net.port))
+        };
+        if !net.backend.is_switch() {
+            device("/dev/net/tun", "load the kernel module tun, or give the container the device")?;
+        }
+        if net.backend == NetBackend::VhostNet {
+            device("/dev/vhost-net", "load the kernel module vhost_net, or choose another back-end")?;
+        }
+    }
+    ensure_available(config, config.memory)
+}
+
+/// # Errors
+/// There isn't so much memory to be had.
+fn ensure_available(config: &Vm, size: MemorySize) -> anyhow::Result<()> {
     let available = available_memory();
     ensure!(
-        config.huge_pages || available.is_none_or(|available| config.memory.bytes() <= available),
-        "{} of memory is more than this host has free ({} MiB)",
-        config.memory,
+        config.huge_pages || available.is_none_or(|available| size.bytes() <= available),
+        "{size} of memory is more than this host has free ({} MiB)",
         available.unwrap_or(0) >> 20
     );
     Ok(())
+}
+
+fn pages(config: &Vm) -> Pages {
+    if config.huge_pages { Pages::Huge } else { Pages::Small }
+}
+
+/// The TAP devices of a machine, in the order of its network devices.
+fn open_taps(config: &Vm) -> anyhow::Result<Vec<Option<Arc<TapDevice>>>> {
+    let open = |net: &vmm_config::Net| match net.backend.is_switch() {
+        true => Ok(None),
+        false => Ok(Some(Arc::new(TapDevice::open(&net.port)?))),
+    };
+    config.net.iter().map(open).collect()
 }
 
 /// Memory that can be had without swapping (`MemAvailable`).
@@ -95,6 +137,18 @@ fn available_memory() -> Option<u64> {
 fn kib_of(file: &str, key: &str) -> Option<u64> {
     let text = std::fs::read_to_string(file).ok()?;
     text.lines().find_map(|line| line.strip_prefix(key))?.split_whitespace().next()?.parse().ok()
+}
+
+/// Gives up what the process won't need again, now that what takes a privilege is open. Threads that it starts give up
+/// more: processors and devices.
+fn give_up() {
+    if let Err(error) = sandbox::report_violations() {
+        tracing::warn!("sandbox: {error}");
+    }
+    match sandbox::enter(Role::Machine, Capabilities::NONE) {
+        Ok(given_up) => tracing::info!("sandbox: {given_up}"),
+        Err(error) => tracing::warn!("sandbox: the machine keeps its privileges: {error}"),
+    }
 }
 
 /// Becomes the machine. Returns when it has ended; why, is in the result.
@@ -110,7 +164,12 @@ struct Process {
     console: Console,
     events: Sender<Tagged>,
     inbox: Receiver<Tagged>,
-    machine: Machine,
+    /// For each network device whose other end is a TAP device. They outlive resets, because opening takes privileges.
+    taps: Vec<Option<Arc<TapDevice>>>,
+    /// Bytes of memory that were added, piece by piece.
+    added: Vec<u64>,
+    /// None only between two lives.
+    machine: Option<Machine>,
     /// Counts lives: a reset begins the next.
     generation: u64,
     state: State,
@@ -141,17 +200,22 @@ impl Process {
             None => None,
         };
         let console = Console::new(record);
-        let socket = control::serve(&config.control, &console, &events)
+        let (listener, socket) = control::bind(&config.control)
             .with_context(|| format!("control socket {}", config.control.display()))?;
+        let taps = open_taps(&config)?;
+        // Before any thread is started: each begins with what its parent has left.
+        give_up();
+        control::serve(listener, &console, &events)?;
         watch_signals(&events)?;
-        let machine = Machine::new(&config, &hypervisor, &console, &events, 1)?;
-        Ok(Process {
+        let mut this = Process {
+            taps,
             config,
             hypervisor,
             console,
             events,
             inbox,
-            machine,
+            added: Vec::new(),
+            machine: None,
             generation: 1,
             state: State::WaitingForSwitch,
             deadline: None,
@@ -161,7 +225,13 @@ impl Process {
             life_began: started,
             start_us: None,
             _socket: socket,
-        })
+        };
+        this.machine = Some(Machine::new(&this)?);
+        Ok(this)
+    }
+
+    fn machine(&self) -> &Machine {
+        self.machine.as_ref().expect("there is one but between two lives")
     }
 
     fn live(&mut self) -> anyhow::Result<End> {
@@ -193,8 +263,10 @@ impl Process {
 
     fn finish(&mut self, mut end: End) -> End {
         self.state = State::Ending;
-        self.machine.vcpus.end();
-        end.guest = self.machine.guest_counts();
+        end.guest = self.machine.as_mut().and_then(|machine| {
+            machine.vcpus.end();
+            machine.guest_counts()
+        });
         for waiting in self.waiting.drain(..) {
             // Who doesn't wait any more needn't know.
             let _ = waiting.send(Answer::Ended(end.clone()));
@@ -218,14 +290,14 @@ impl Process {
             }
             Event::Reached => {
                 if self.state == State::WaitingForSwitch {
-                    self.machine.vcpus.resume();
+                    self.machine().vcpus.resume();
                     self.state = State::Running;
                     self.start_us = Some(self.life_began.elapsed().as_micros() as u64);
                 }
                 None
             }
             Event::Typed(text) => {
-                self.machine.board.type_in(&text);
+                self.machine().board.type_in(&text);
                 None
             }
             Event::Terminate => self.stop("told to end by a signal"),
@@ -245,11 +317,11 @@ impl Process {
         }
         let patience = match self.config.kernel {
             Kernel::Builtin(_) => {
-                self.machine.finish_micro_guest();
+                self.machine().finish_micro_guest();
                 PATIENCE_BUILTIN
             }
             Kernel::File(_) => {
-                self.machine.board.press_power_button();
+                self.machine().board.press_power_button();
                 PATIENCE
             }
         };
@@ -258,13 +330,22 @@ impl Process {
     }
 
     fn reset(&mut self) -> anyhow::Result<()> {
-        self.machine.vcpus.end();
+        // Before the next is made: devices of the host have one user.
+        self.machine = None;
         self.generation += 1;
         (self.state, self.life_began) = (State::WaitingForSwitch, Instant::now());
         self.start_us = None;
         // All of it anew: what a guest left behind in registers, memory and devices is gone for certain.
-        self.machine =
-            Machine::new(&self.config, &self.hypervisor, &self.console, &self.events, self.generation)?;
+        self.machine = Some(Machine::new(self)?);
+        Ok(())
+    }
+
+    /// Gives the guest more memory, behind all it has. The switch learns of it before the guest.
+    fn add_memory(&mut self, size: MemorySize) -> anyhow::Result<()> {
+        ensure!(self.added.len() < ADDED_MAX, "memory was added {ADDED_MAX} times, which is the most");
+        ensure_available(&self.config, size)?;
+        self.machine().add_memory(size.bytes(), pages(&self.config))?;
+        self.added.push(size.bytes());
         Ok(())
     }
 
@@ -274,7 +355,7 @@ impl Process {
             Request::Show => Answer::Status(Box::new(self.status())),
             Request::Pause => match self.state {
                 State::Running => {
-                    self.machine.vcpus.pause();
+                    self.machine().vcpus.pause();
                     self.state = State::Paused;
                     Answer::Done
                 }
@@ -282,7 +363,7 @@ impl Process {
             },
             Request::Resume => match self.state {
                 State::Paused => {
-                    self.machine.vcpus.resume();
+                    self.machine().vcpus.resume();
                     self.state = State::Running;
                     Answer::Done
                 }
@@ -303,11 +384,15 @@ impl Process {
             Request::Exits { reset } => {
                 let exits = self.exits();
                 if reset {
-                    self.machine.vcpus.exits.iter().for_each(|table| table.clear());
+                    self.machine().vcpus.exits.iter().for_each(Exits::clear);
                 }
                 Answer::Exits(exits)
             }
-            Request::Metrics => Answer::Metrics(self.metrics()),
+            Request::Metrics => Answer::Metrics(exits::metrics(self.config.name.as_str(), &self.exits())),
+            Request::AddMemory { size } => match self.add_memory(size) {
+                Ok(()) => Answer::Done,
+                Err(error) => Answer::Refused(format!("{error:#}")),
+            },
             Request::Wait => {
                 self.waiting.push(reply);
                 return Ok(None);
@@ -320,8 +405,7 @@ impl Process {
     }
 
     fn exits(&self) -> Vec<VcpuExits> {
-        let tables = &self.machine.vcpus.exits;
-        (0..).zip(tables).map(|(vcpu, table)| VcpuExits { vcpu, rows: table.read() }).collect()
+        (0..).zip(&self.machine().vcpus.exits).map(|(vcpu, exits)| exits.read(vcpu)).collect()
     }
 
     fn status(&self) -> Status {
@@ -332,31 +416,15 @@ impl Process {
             pid: std::process::id(),
             kernel: self.config.kernel.to_string(),
             cpus: self.config.cpus.get(),
-            memory_bytes: memory::bytes(&self.machine.memory.memory()),
+            memory_bytes: memory::bytes(&self.machine().memory.memory()),
             // Guest memory is shared memory, which is counted apart.
             overhead_bytes: rss("RssAnon:") + rss("RssFile:"),
             uptime_s: self.started.elapsed().as_secs(),
             resets: self.generation - 1,
             start_us: self.start_us,
             ports: self.config.net.iter().map(|net| net.port.clone()).collect(),
-            guest: self.machine.guest_counts(),
+            guest: self.machine().guest_counts(),
         }
-    }
-
-    fn metrics(&self) -> String {
-        use std::fmt::Write;
-        let mut text = String::new();
-        let name = &self.config.name;
-        for VcpuExits { vcpu, rows } in self.exits() {
-            for row in rows {
-                let labels = format!("{{vm=\"{name}\",vcpu=\"{vcpu}\",kind=\"{}\"}}", row.kind.name());
-                // Writing to a string doesn't fail.
-                let _ = writeln!(text, "ringway_vm_exits_total{labels} {}", row.count);
-                let _ = writeln!(text, "ringway_vm_exit_nanoseconds_total{labels} {}", row.sum_ns);
-                let _ = writeln!(text, "ringway_vm_exit_nanoseconds_max{labels} {}", row.max_ns);
-            }
-        }
-        text
     }
 }
 
@@ -381,19 +449,17 @@ struct Machine {
     vcpus: Vcpus,
     board: Arc<Board>,
     memory: Memory,
+    vm: Arc<kvm::Vm>,
     is_micro_guest: bool,
 }
 
 impl Machine {
-    fn new(
-        config: &Vm,
-        hypervisor: &Hypervisor,
-        console: &Console,
-        events: &Sender<Tagged>,
-        generation: u64,
-    ) -> anyhow::Result<Machine> {
-        let pages = if config.huge_pages { Pages::Huge } else { Pages::Small };
-        let memory = memory::create(config.memory.bytes(), pages)?;
+    fn new(process: &Process) -> anyhow::Result<Machine> {
+        let Process { config, hypervisor, console, events, generation, .. } = process;
+        let mut memory = memory::create(config.memory.bytes(), pages(config))?;
+        for &bytes in &process.added {
+            memory = memory::grow(&memory, bytes, pages(config))?;
+        }
         let vm = hypervisor.create_vm()?;
         vm.map_memory(&memory)?;
         let vcpus = machine::create_processors(&vm, config.cpus.get())?;
@@ -412,18 +478,30 @@ impl Machine {
         let mut bus = Bus::default();
         let mut window = layout::PCI_WINDOW;
         let mut reached = Vec::new();
-        for device in &config.net {
+        for (device, tap) in config.net.iter().zip(&process.taps) {
             let notifier = Notifier::default();
-            let NetBackend::VhostUser { socket } = &device.backend;
-            let options = Options {
-                config: net::Config { mac: device.mac, mtu: device.mtu },
-                socket: socket.clone(),
-                queue_size: device.queue_size,
+            let told = net::Config { mac: device.mac, mtu: device.mtu, pairs: device.queues };
+            let queue_size = device.queue_size;
+            let tap_net = |place| -> anyhow::Result<Box<dyn Device>> {
+                let tap = tap.clone().expect("opened for these back-ends");
+                Ok(Box::new(TapNet::new(told, queue_size, place, tap, notifier.clone())?))
             };
-            let backend = VhostUserNet::new(options, notifier.clone())?;
-            reached.push(backend.reached());
+            let backend: Box<dyn Device> = match &device.backend {
+                NetBackend::VhostUser { socket } => {
+                    let options = Options { config: told, socket: socket.clone(), queue_size };
+                    let backend = VhostUserNet::new(options, notifier.clone())?;
+                    reached.push(backend.reached());
+                    Box::new(backend)
+                }
+                NetBackend::TapInline => tap_net(Place::Inline)?,
+                NetBackend::TapIothread => tap_net(Place::OwnThread)?,
+                NetBackend::VhostNet => {
+                    let tap = tap.clone().expect("opened for these back-ends");
+                    Box::new(VhostNet::new(told, queue_size, tap, &shared, notifier.clone())?)
+                }
+            };
             let transport = Transport::new(
-                Box::new(backend),
+                backend,
                 notifier,
                 platform.clone(),
                 shared.clone(),
@@ -446,23 +524,41 @@ impl Machine {
         };
         let entry = boot::load(&memory, &boot)?;
         vcpus[0].set_entry(&entry)?;
-        let vcpus = Vcpus::start(vcpus, &config.pins, &board, events, generation)?;
-        wait_for_switch(reached, events, generation)?;
+        let vcpus = Vcpus::start(vcpus, &config.pins, &board, events, *generation)?;
+        wait_for_switch(reached, events, *generation)?;
         let is_micro_guest = matches!(config.kernel, Kernel::Builtin(_));
-        Ok(Machine { vcpus, board, memory: shared, is_micro_guest })
+        Ok(Machine { vcpus, board, memory: shared, vm, is_micro_guest })
+    }
+
+    fn add_memory(&self, bytes: u64, pages: Pages) -> anyhow::Result<()> {
+        let grown = memory::grow(&self.memory.memory(), bytes, pages)?;
+        let start = grown.iter().last().context("memory has regions")?.start_addr().0;
+        self.vm.map_memory(&grown)?;
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).replace(grown);
+        self.board.pci.memory_grown();
+        let tell = |offset: usize, value: u64| {
+            let at = GuestAddress(layout::MAILBOX + offset as u64);
+            // The page is there: the machine has more memory than that.
+            let _ = self.memory.memory().store(value, at, Ordering::Release);
+        };
+        if self.is_micro_guest {
+            tell(offset_of!(Mailbox, added), start);
+            tell(offset_of!(Mailbox, added_bytes), bytes);
+        }
+        Ok(())
     }
 
     fn finish_micro_guest(&self) {
         let at = GuestAddress(layout::MAILBOX + offset_of!(Mailbox, request) as u64);
         // The page is there: the machine has more memory than that.
-        let _ = self.memory.memory().store(mailbox::FINISH, at, std::sync::atomic::Ordering::Release);
+        let _ = self.memory.memory().store(mailbox::FINISH, at, Ordering::Release);
     }
 
     fn guest_counts(&self) -> Option<GuestCounts> {
         let memory = self.memory.memory();
         let word = |offset: usize| {
             let at = GuestAddress(layout::MAILBOX + offset as u64);
-            memory.load::<u64>(at, std::sync::atomic::Ordering::Relaxed).unwrap_or(0)
+            memory.load::<u64>(at, Ordering::Relaxed).unwrap_or(0)
         };
         let magic = word(offset_of!(Mailbox, magic)) as u32;
         (self.is_micro_guest && magic == mailbox::MAGIC).then(|| GuestCounts {
@@ -473,6 +569,7 @@ impl Machine {
             foreign: word(offset_of!(Mailbox, foreign)),
             turns: word(offset_of!(Mailbox, turns)),
             kicks: word(offset_of!(Mailbox, kicks)),
+            moved: word(offset_of!(Mailbox, moved)),
         })
     }
 }

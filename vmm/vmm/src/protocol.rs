@@ -3,6 +3,7 @@
 //! After an answer to [`Request::Console`] the connection is the console itself, both ways, without framing.
 
 use serde::{Deserialize, Serialize};
+use vmm_config::MemorySize;
 
 use crate::exits::VcpuExits;
 use crate::life::End;
@@ -36,6 +37,11 @@ pub enum Request {
     Metrics,
     /// Become the console.
     Console,
+    /// Give the guest more memory.
+    AddMemory {
+        /// How much.
+        size: MemorySize,
+    },
     /// Wait for the end.
     Wait,
 }
@@ -130,4 +136,6 @@ pub struct GuestCounts {
     pub turns: u64,
     /// Doorbells it rang.
     pub kicks: u64,
+    /// Bytes of added memory that it sends frames from.
+    pub moved: u64,
 }

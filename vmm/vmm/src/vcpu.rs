@@ -8,10 +8,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use kvm::{Exit, KvmError, Vcpu};
+use sandbox::{Capabilities, Role};
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
 use crate::board::{Board, Effect};
-use crate::exits::{ExitKind, ExitTable};
+use crate::exits::{ExitKind, ExitTable, Exits};
 use crate::machine_process::{Event, Tagged};
 
 /// What processors are to do.
@@ -74,7 +75,7 @@ pub struct Vcpus {
     threads: Vec<JoinHandle<()>>,
     orders: Arc<Orders>,
     /// One for each processor.
-    pub exits: Vec<Arc<ExitTable>>,
+    pub exits: Vec<Exits>,
 }
 
 /// Lets a blocked `KVM_RUN` return: its interruption is the purpose.
@@ -98,12 +99,15 @@ impl Vcpus {
         let mut exits = Vec::new();
         for (index, vcpu) in vcpus.into_iter().enumerate() {
             let table = Arc::new(ExitTable::default());
-            exits.push(table.clone());
+            exits.push(Exits::new(table.clone(), &vcpu));
             let pin = (!pins.is_empty()).then(|| pins[index % pins.len()]);
             let (board, events, orders) = (board.clone(), events.clone(), orders.clone());
             let thread = std::thread::Builder::new().name(format!("vcpu-{index}")).spawn(move || {
                 if let Some(pin) = pin {
                     pin_to(pin);
+                }
+                if let Err(error) = sandbox::enter(Role::Vcpu, Capabilities::NONE) {
+                    tracing::warn!(%error, "a processor's thread keeps its privileges");
                 }
                 if let Some(end) = run(vcpu, &board, &orders, &table) {
                     // The main thread is gone only when the process ends.

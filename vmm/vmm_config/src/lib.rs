@@ -51,12 +51,14 @@ pub struct Vm {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Net {
-    /// The switch's port it is one side of.
+    /// The switch's port it is one side of; with a back-end of the kernel's, the TAP device.
     pub port: String,
     /// What moves its frames.
     pub backend: NetBackend,
     /// Ethernet address.
     pub mac: [u8; 6],
+    /// Queue pairs.
+    pub queues: u16,
     /// Entries of a queue at most.
     pub queue_size: u16,
     /// Longest IP packet; not told to the guest if `None`.
@@ -72,6 +74,19 @@ pub enum NetBackend {
         /// Where it listens.
         socket: PathBuf,
     },
+    /// A TAP device; the processor's thread that rings moves what the guest sends.
+    TapInline,
+    /// A TAP device; a thread of its own moves frames.
+    TapIothread,
+    /// A TAP device; the host's kernel works on the guest's rings.
+    VhostNet,
+}
+
+impl NetBackend {
+    /// Whether a switch is at the other end, not a TAP device.
+    pub fn is_switch(&self) -> bool {
+        matches!(self, NetBackend::VhostUser { .. })
+    }
 }
 
 /// Where the control socket of machine `name` is: beside that of its switch, named after both.

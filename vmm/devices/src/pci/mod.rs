@@ -27,6 +27,9 @@ pub trait Function: Send {
 
     /// Back to the state after power-on.
     fn reset(&mut self);
+
+    /// The guest's memory has grown. Returns when whoever works in it knows.
+    fn memory_grown(&mut self) {}
 }
 
 /// Bytes of a function's configuration space.
@@ -81,6 +84,11 @@ impl Bus {
     pub fn reset(&self) {
         *lock(&self.address) = 0;
         self.devices.iter().for_each(|device| lock(device).reset());
+    }
+
+    /// Tells every device that the guest's memory has grown.
+    pub fn memory_grown(&self) {
+        self.devices.iter().for_each(|device| lock(device).memory_grown());
     }
 
     /// Reads from an address of the PCI window. Where no device answers, all bits are set.

@@ -96,6 +96,25 @@ pub trait Device: Send {
 
     /// The guest's memory has grown. Returns when whoever works on the queues knows.
     fn memory_grown(&mut self, _memory: &Memory) {}
+
+    /// Whether the doorbell of this queue is answered by [`rung`](Self::rung) instead of signalling the queue's event.
+    fn answers_doorbell(&self, _queue: u16) -> bool {
+        false
+    }
+
+    /// The driver rings such a queue; called by the processor's thread, which waits.
+    fn rung(&mut self, _queue: u16) {}
+
+    /// Ends the work on one queue, for a device that offers `RING_RESET`: when this returns, nobody uses it any more.
+    fn stop_queue(&mut self, _index: u16) {}
+
+    /// Begins to work on one queue again, which the driver has set up anew.
+    ///
+    /// # Errors
+    /// It can't be worked with.
+    fn start_queue(&mut self, queue: Queue) -> Result<(), StartError> {
+        Err(StartError(format!("queue {} can't be started alone", queue.index)))
+    }
 }
 
 /// How a device tells the driver that its configuration has changed, or that it is broken. Shared by the transport and

@@ -60,8 +60,6 @@ struct QueueState {
     size: u16,
     vector: u16,
     enabled: bool,
-    /// Taken back by the driver (section 4.1.4.3, `queue_reset`).
-    resetting: bool,
     desc: u64,
     driver: u64,
     device: u64,
@@ -72,7 +70,7 @@ struct QueueState {
 
 impl QueueState {
     fn reset(&mut self) {
-        (self.size, self.vector, self.enabled, self.resetting) = (self.size_max, NO_VECTOR, false, false);
+        (self.size, self.vector, self.enabled) = (self.size_max, NO_VECTOR, false);
         (self.desc, self.driver, self.device) = (0, 0, 0);
         self.kick.drain();
     }
@@ -120,7 +118,6 @@ impl Transport {
                 size: size_max,
                 vector: NO_VECTOR,
                 enabled: false,
-                resetting: false,
                 desc: 0,
                 driver: 0,
                 device: 0,
@@ -181,15 +178,10 @@ impl Transport {
     /// Bytes of a device's window.
     pub const WINDOW_BYTES: u64 = WINDOW_BYTES;
 
-    /// The guest's memory has grown.
-    pub fn memory_grown(&mut self) {
-        self.device.memory_grown(&self.memory);
-    }
-
     /// What the driver may choose from.
     fn offered(&self) -> u64 {
-        // Not from a device that never heard of them: these need the transport's help.
-        (self.device.features() | VERSION_1) & !(RING_RESET | NOTIFICATION_DATA | ACCESS_PLATFORM)
+        // These two need a transport's help that this one doesn't give.
+        (self.device.features() | VERSION_1) & !(NOTIFICATION_DATA | ACCESS_PLATFORM)
     }
 
     fn selected(&mut self) -> Option<&mut QueueState> {
@@ -251,12 +243,15 @@ impl Transport {
             (20, 1) => self.write_status(value as u8),
             (22, 2) => self.queue_select = value as u16,
             (24..=28 | 32..56, _) => self.write_queue(offset, data.len(), value, vector),
+            (58, 2) if value == 1 => self.reset_queue(),
             _ => {}
         }
     }
 
     fn write_queue(&mut self, offset: u64, len: usize, value: u64, vector: u16) {
+        // While the device works, only a queue that was reset may be set up (section 4.1.4.3.2).
         let running = self.running;
+        let may_enable = !running || self.driver_features & RING_RESET != 0;
         let Some(queue) = self.selected() else { return };
         // A queue that works is left alone (section 4.1.4.3.2).
         if queue.enabled && offset != 26 {
@@ -264,8 +259,13 @@ impl Transport {
         }
         match (offset, len) {
             (24, 2) if (1..=queue.size_max).contains(&(value as u16)) => queue.size = value as u16,
-            (26, 2) if !running => queue.vector = vector,
-            (28, 2) if value == 1 && !running => queue.enabled = true,
+            (26, 2) if !running || !queue.enabled => queue.vector = vector,
+            (28, 2) if value == 1 && may_enable => {
+                queue.enabled = true;
+                if running {
+                    self.start_queue();
+                }
+            }
             (32..56, 4 | 8) => {
                 let field = match offset & !7 {
                     32 => &mut queue.desc,
@@ -281,6 +281,52 @@ impl Transport {
             }
             _ => {}
         }
+    }
+
+    /// Takes the selected queue from the device (section 4.1.4.3.2, `queue_reset`). Done when this returns, so the
+    /// register always reads as 0.
+    fn reset_queue(&mut self) {
+        let index = self.queue_select;
+        let allowed = self.running && self.driver_features & RING_RESET != 0;
+        if !allowed || self.selected().is_none_or(|queue| !queue.enabled) {
+            return;
+        }
+        self.device.stop_queue(index);
+        self.detach_doorbell(index);
+        self.queues[usize::from(index)].reset();
+    }
+
+    /// Gives the selected queue, which was reset and set up again, to the device.
+    fn start_queue(&mut self) {
+        let index = self.queue_select;
+        let started = self
+            .queue(index)
+            .map_err(|error| error.to_string())
+            .and_then(|queue| self.device.start_queue(queue).map_err(|error| error.to_string()));
+        match started {
+            Ok(()) => self.attach_doorbell(index),
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    /// A queue as the driver has set it up, for the device.
+    fn queue(&self, index: u16) -> io::Result<Queue> {
+        let queue = &self.queues[usize::from(index)];
+        let call = self.msix.event(queue.vector).unwrap_or(&queue.unheard);
+        Ok(Queue {
+            index,
+            size: queue.size,
+            desc: queue.desc,
+            driver: queue.driver,
+            device: queue.device,
+            kick: queue.kick.try_clone()?,
+            call: call.try_clone()?,
+        })
+    }
+
+    fn fail(&self, error: &str) {
+        tracing::warn!(device = ?self.device.kind(), %error, "the guest's driver has set up what can't work");
+        self.notifier.needs_reset();
     }
 
     fn write_status(&mut self, new: u8) {
@@ -303,33 +349,18 @@ impl Transport {
     }
 
     fn start_device(&mut self) {
-        let enabled: Vec<_> = (0..).zip(&self.queues).filter(|(_, queue)| queue.enabled).collect();
-        let queues = enabled.into_iter().map(|(index, queue)| {
-            let call = self.msix.event(queue.vector).unwrap_or(&queue.unheard);
-            Ok(Queue {
-                index,
-                size: queue.size,
-                desc: queue.desc,
-                driver: queue.driver,
-                device: queue.device,
-                kick: queue.kick.try_clone()?,
-                call: call.try_clone()?,
-            })
+        let enabled = (0..).zip(&self.queues).filter(|(_, queue)| queue.enabled);
+        let queues = enabled.map(|(index, _)| self.queue(index)).collect::<io::Result<Vec<_>>>();
+        let started = queues.map_err(|error| error.to_string()).and_then(|queues| {
+            let session = Session { features: self.driver_features, memory: self.memory.clone(), queues };
+            self.device.start(session).map_err(|error| error.to_string())
         });
-        let started =
-            queues.collect::<io::Result<Vec<_>>>().map_err(|error| error.to_string()).and_then(|queues| {
-                let session = Session { features: self.driver_features, memory: self.memory.clone(), queues };
-                self.device.start(session).map_err(|error| error.to_string())
-            });
         match started {
             Ok(()) => {
                 self.running = true;
                 self.place_doorbells();
             }
-            Err(error) => {
-                tracing::warn!(device = ?self.device.kind(), %error, "the guest's driver has set up what can't work");
-                self.notifier.needs_reset();
-            }
+            Err(error) => self.fail(&error),
         }
     }
 
@@ -352,21 +383,32 @@ impl Transport {
         if wanted == self.doorbells {
             return;
         }
-        let place = |start: u64, index: usize| start + NOTIFY + index as u64 * u64::from(NOTIFY_STEP);
-        let enabled = || self.queues.iter().enumerate().filter(|(_, queue)| queue.enabled);
-        if let Some(start) = self.doorbells {
-            enabled()
-                .for_each(|(index, queue)| self.platform.detach_doorbell(place(start, index), &queue.kick));
-        }
-        if let Some(start) = wanted {
-            for (index, queue) in enabled() {
-                if let Err(error) = self.platform.attach_doorbell(place(start, index), &queue.kick) {
-                    // Slower, but right: the write comes here and is passed on.
-                    tracing::debug!(index, %error, "a doorbell rings through the monitor");
-                }
-            }
-        }
+        let enabled = |this: &Transport| -> Vec<u16> {
+            (0..).zip(&this.queues).filter(|(_, queue)| queue.enabled).map(|(index, _)| index).collect()
+        };
+        enabled(self).into_iter().for_each(|index| self.detach_doorbell(index));
         self.doorbells = wanted;
+        enabled(self).into_iter().for_each(|index| self.attach_doorbell(index));
+    }
+
+    /// Where a queue's doorbell is to be attached, if it is.
+    fn doorbell(&self, index: u16) -> Option<u64> {
+        let start = self.doorbells.filter(|_| !self.device.answers_doorbell(index))?;
+        Some(start + NOTIFY + u64::from(index) * u64::from(NOTIFY_STEP))
+    }
+
+    fn attach_doorbell(&self, index: u16) {
+        let Some(address) = self.doorbell(index) else { return };
+        if let Err(error) = self.platform.attach_doorbell(address, &self.queues[usize::from(index)].kick) {
+            // Slower, but right: the write comes here and is passed on.
+            tracing::debug!(index, %error, "a doorbell rings through the monitor");
+        }
+    }
+
+    fn detach_doorbell(&self, index: u16) {
+        if let Some(address) = self.doorbell(index) {
+            self.platform.detach_doorbell(address, &self.queues[usize::from(index)].kick);
+        }
     }
 
     /// The window in configuration space through which a guest without memory access reaches the structures.
@@ -444,7 +486,10 @@ impl Function for Transport {
             COMMON => self.write_common(inside, data),
             DEVICE => self.device.write_config(inside as usize, data),
             NOTIFY if inside.is_multiple_of(NOTIFY_STEP.into()) => {
-                if let Some(queue) = self.queues.get((inside / u64::from(NOTIFY_STEP)) as usize) {
+                let index = (inside / u64::from(NOTIFY_STEP)) as u16;
+                if self.running && self.device.answers_doorbell(index) {
+                    self.device.rung(index);
+                } else if let Some(queue) = self.queues.get(usize::from(index)) {
                     queue.kick.signal();
                 }
             }
@@ -457,6 +502,10 @@ impl Function for Transport {
         self.reset_device();
         self.msix.reset();
         self.config.reset();
+    }
+
+    fn memory_grown(&mut self) {
+        self.device.memory_grown(&self.memory);
     }
 }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use vhost_user::{Frontend, FrontendError, Inflight, MemoryRegion, Offer, ProtocolFeatures, VringAddr};
-use virtio_defs::feature::{EVENT_IDX, IN_ORDER, INDIRECT_DESC, RING_PACKED, VERSION_1, VHOST_USER_PROTOCOL};
+use virtio_defs::feature::{RING_PACKED, RING_RESET, VERSION_1, VHOST_USER_PROTOCOL};
 use virtio_defs::net::feature as net;
 use virtio_defs::{packed, split};
 use vm_memory::{
@@ -22,27 +22,16 @@ use vm_memory::{
     MemoryRegionAddress,
 };
 
-use super::{Config, config_bytes};
+use super::control::{self, Command as ControlCommand, ControlQueue};
+use super::{Config, RINGS_AND_OFFLOADS, config_bytes, map_of};
 use crate::EventFd;
 use crate::virtio::{Device, Kind, Memory, Notifier, Queue, Session, StartError};
 
-/// Features that a guest may use if the switch has them.
-const PASSED_ON: u64 = VERSION_1
-    | RING_PACKED
-    | EVENT_IDX
-    | INDIRECT_DESC
-    | IN_ORDER
-    | net::CSUM
-    | net::GUEST_CSUM
-    | net::GUEST_TSO4
-    | net::GUEST_TSO6
-    | net::GUEST_ECN
-    | net::HOST_TSO4
-    | net::HOST_TSO6
-    | net::HOST_ECN
-    | net::MRG_RXBUF;
+/// Features that are between the guest and this side: the switch needn't know.
+const OWN: u64 = net::MAC | net::STATUS | net::MTU | net::CTRL_VQ | net::MQ | RING_RESET;
 /// Protocol features used.
 const PROTOCOL: ProtocolFeatures = ProtocolFeatures::REPLY_ACK
+    .or(ProtocolFeatures::MQ)
     .or(ProtocolFeatures::MTU)
     .or(ProtocolFeatures::INFLIGHT_SHMFD)
     .or(ProtocolFeatures::CONFIGURE_MEM_SLOTS)
@@ -70,8 +59,12 @@ pub struct Options {
 /// A network device whose back-end is a switch.
 pub struct VhostUserNet {
     config: Config,
-    queue_sizes: [u16; 2],
+    /// Pairs of queues, and with several of them the control queue.
+    queue_sizes: Vec<u16>,
     link: Arc<LinkState>,
+    notifier: Notifier,
+    /// While the guest's driver is ready.
+    control: Option<(u16, ControlQueue)>,
     commands: Sender<Command>,
     wake: EventFd,
     thread: Option<JoinHandle<()>>,
@@ -89,6 +82,10 @@ struct LinkState {
 enum Command {
     Start(Session, SyncSender<Result<(), StartError>>),
     Stop(SyncSender<()>),
+    /// The guest uses so many queue pairs from now on.
+    SetPairs(u16, SyncSender<()>),
+    StopQueue(u16, SyncSender<()>),
+    StartQueue(Queue, SyncSender<Result<(), StartError>>),
     MemoryGrown(SyncSender<()>),
     End,
 }
@@ -102,22 +99,30 @@ impl VhostUserNet {
         let (commands, inbox) = channel();
         let wake = EventFd::create()?;
         let link = Arc::new(LinkState::default());
+        let pairs = options.config.pairs;
+        let mut queue_sizes = vec![options.queue_size; 2 * usize::from(pairs)];
+        if pairs > 1 {
+            queue_sizes.push(control::QUEUE_SIZE);
+        }
         let keeper = Keeper {
             socket: options.socket,
-            mtu: options.config.mtu,
+            config: options.config,
             link: link.clone(),
-            notifier,
+            notifier: notifier.clone(),
             inbox,
             wake: wake.try_clone()?,
             session: None,
+            pairs: 1,
             inflight: None,
             resumes: false,
         };
-        let thread = std::thread::Builder::new().name("vhost-user".into()).spawn(move || keeper.run())?;
+        let thread = crate::thread::spawn("vhost-user", move || keeper.run())?;
         Ok(VhostUserNet {
             config: options.config,
-            queue_sizes: [options.queue_size; 2],
+            queue_sizes,
             link,
+            notifier,
+            control: None,
             commands,
             wake,
             thread: Some(thread),
@@ -157,8 +162,14 @@ impl Device for VhostUserNet {
 
     fn features(&self) -> u64 {
         let offered = *self.link.offered.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = net::MAC | net::STATUS | if self.config.mtu.is_some() { net::MTU } else { 0 };
-        offered.unwrap_or(VERSION_1) & PASSED_ON | own
+        let mtu = if self.config.mtu.is_some() { net::MTU } else { 0 };
+        let several = if self.config.pairs > 1 { net::CTRL_VQ | net::MQ } else { 0 };
+        offered.unwrap_or(VERSION_1) & RINGS_AND_OFFLOADS
+            | net::MAC
+            | net::STATUS
+            | RING_RESET
+            | mtu
+            | several
     }
 
     fn queue_sizes(&self) -> &[u16] {
@@ -170,18 +181,73 @@ impl Device for VhostUserNet {
         crate::virtio::read_bytes(&bytes, offset, data);
     }
 
-    fn start(&mut self, session: Session) -> Result<(), StartError> {
-        self.tell(|answer| Command::Start(session, answer))
-            .unwrap_or_else(|| Err(StartError("the link's thread has ended".into())))
+    fn start(&mut self, mut session: Session) -> Result<(), StartError> {
+        self.control = None;
+        // With MQ behind all pairs, without behind the only one that is used (section 5.1.2).
+        let pairs = if session.features & net::MQ != 0 { self.config.pairs } else { 1 };
+        if session.features & net::CTRL_VQ != 0 {
+            let index = 2 * pairs;
+            if let Some(queue) = session.queues.iter().find(|queue| queue.index == index) {
+                let map = Arc::new(map_of(&session.memory)?);
+                self.control = Some((index, ControlQueue::new(queue, session.features, map)?));
+            }
+        }
+        session.queues.retain(|queue| queue.index < 2 * pairs);
+        self.tell(|answer| Command::Start(session, answer)).unwrap_or_else(|| Err(ended()))
     }
 
     fn stop(&mut self) {
+        self.control = None;
         self.tell(Command::Stop);
     }
 
-    fn memory_grown(&mut self, _memory: &Memory) {
+    fn memory_grown(&mut self, memory: &Memory) {
         self.tell(Command::MemoryGrown);
+        if let Some((_, control)) = &mut self.control
+            && let Err(error) = map_of(memory).and_then(|map| control.set_memory(Arc::new(map)))
+        {
+            tracing::warn!(%error, "a control queue doesn't see the memory that was added");
+        }
     }
+
+    fn answers_doorbell(&self, queue: u16) -> bool {
+        self.control.as_ref().is_some_and(|(index, _)| *index == queue)
+    }
+
+    fn rung(&mut self, _queue: u16) {
+        let Some((index, mut control)) = self.control.take() else { return };
+        let served = control.serve(|command| match command {
+            ControlCommand::SetPairs(pairs) if (1..=self.config.pairs).contains(&pairs) => {
+                self.tell(|answer| Command::SetPairs(pairs, answer)).is_some()
+            }
+            _ => false,
+        });
+        self.control = Some((index, control));
+        if let Err(fault) = served {
+            tracing::warn!(%fault, "a network device's control queue stops");
+            self.notifier.needs_reset();
+        }
+    }
+
+    fn stop_queue(&mut self, index: u16) {
+        match &self.control {
+            Some((control, _)) if *control == index => self.control = None,
+            _ => {
+                self.tell(|answer| Command::StopQueue(index, answer));
+            }
+        }
+    }
+
+    fn start_queue(&mut self, queue: Queue) -> Result<(), StartError> {
+        if queue.index >= 2 * self.config.pairs {
+            return Err(StartError("a control queue is not started again without the device".into()));
+        }
+        self.tell(|answer| Command::StartQueue(queue, answer)).unwrap_or_else(|| Err(ended()))
+    }
+}
+
+fn ended() -> StartError {
+    StartError("the link's thread has ended".into())
 }
 
 impl Drop for VhostUserNet {
@@ -200,6 +266,8 @@ impl Drop for VhostUserNet {
 enum LinkError {
     #[error(transparent)]
     Frontend(#[from] FrontendError),
+    #[error("the port has {has} queue pairs, the machine's device {wants}: give the port `queues = {wants}`")]
+    Pairs { has: u64, wants: u16 },
     #[error("the switch no longer offers feature bits {0:#x}, which the guest uses")]
     Lost(u64),
     #[error("the switch keeps no record by which a packed ring could go on after its restart")]
@@ -213,12 +281,14 @@ enum LinkError {
 /// The thread that keeps the connection.
 struct Keeper {
     socket: PathBuf,
-    mtu: Option<u16>,
+    config: Config,
     link: Arc<LinkState>,
     notifier: Notifier,
     inbox: Receiver<Command>,
     wake: EventFd,
     session: Option<Session>,
+    /// Queue pairs that the guest uses.
+    pairs: u16,
     inflight: Option<(Inflight, OwnedFd)>,
     /// The rings were in use by a switch before: they don't begin at their start.
     resumes: bool,
@@ -277,10 +347,15 @@ impl Keeper {
             protocol = offered.protocol.and(PROTOCOL);
             front.set_protocol_features(protocol)?;
         }
+        if self.config.pairs > 1 {
+            let has = if protocol.contains(ProtocolFeatures::MQ) { front.queue_count()? } else { 1 };
+            if has < self.config.pairs.into() {
+                return Err(LinkError::Pairs { has, wants: self.config.pairs });
+            }
+        }
         let agreed = Offer { virtio: usable(offered.virtio, protocol), protocol };
         if let Some(session) = &self.session {
-            let own = net::MAC | net::STATUS | net::MTU;
-            let lost = session.features & !own & !agreed.virtio;
+            let lost = session.features & !OWN & !agreed.virtio;
             if lost != 0 {
                 return Err(LinkError::Lost(lost));
             }
@@ -309,7 +384,7 @@ impl Keeper {
                 match command {
                     Command::End => return Ok(()),
                     Command::Start(session, answer) => {
-                        (self.resumes, self.inflight) = (false, None);
+                        (self.resumes, self.inflight, self.pairs) = (false, None, 1);
                         if let Err(error) = check(&session) {
                             let _ = answer.send(Err(error));
                             continue;
@@ -326,6 +401,28 @@ impl Keeper {
                         self.session = None;
                         let _ = answer.send(());
                         stopped?;
+                    }
+                    Command::SetPairs(pairs, answer) => {
+                        self.pairs = pairs;
+                        let enabled = self.enable(front);
+                        let _ = answer.send(());
+                        enabled?;
+                    }
+                    Command::StopQueue(index, answer) => {
+                        let stopped = front.vring_base(index.into());
+                        self.forget_queue(index);
+                        let _ = answer.send(());
+                        stopped?;
+                    }
+                    Command::StartQueue(queue, answer) => {
+                        let index = queue.index;
+                        let added = self.add_queue(queue);
+                        let started = match added {
+                            Ok(()) => self.start_ring(front, index, false).and_then(|()| self.enable(front)),
+                            Err(_) => Ok(()),
+                        };
+                        let _ = answer.send(added);
+                        started?;
                     }
                     Command::MemoryGrown(answer) => {
                         let told = self.tell_memory(front, protocol);
@@ -354,7 +451,7 @@ impl Keeper {
         match command {
             Command::End => return false,
             Command::Start(session, answer) => {
-                (self.resumes, self.inflight) = (false, None);
+                (self.resumes, self.inflight, self.pairs) = (false, None, 1);
                 let checked = check(&session);
                 if checked.is_ok() {
                     self.session = Some(session);
@@ -364,6 +461,17 @@ impl Keeper {
             Command::Stop(answer) => {
                 self.session = None;
                 let _ = answer.send(());
+            }
+            Command::SetPairs(pairs, answer) => {
+                self.pairs = pairs;
+                let _ = answer.send(());
+            }
+            Command::StopQueue(index, answer) => {
+                self.forget_queue(index);
+                let _ = answer.send(());
+            }
+            Command::StartQueue(queue, answer) => {
+                let _ = answer.send(self.add_queue(queue));
             }
             Command::MemoryGrown(answer) => {
                 let _ = answer.send(());
@@ -382,10 +490,9 @@ impl Keeper {
             return Err(LinkError::NoRecord);
         }
         let speaks_protocol = offered.virtio & VHOST_USER_PROTOCOL != 0;
-        let own = net::MAC | net::STATUS | net::MTU;
         let bit = if speaks_protocol { VHOST_USER_PROTOCOL } else { 0 };
-        front.set_features(session.features & !own | bit)?;
-        if let Some(mtu) = self.mtu
+        front.set_features(session.features & !OWN | bit)?;
+        if let Some(mtu) = self.config.mtu
             && protocol.contains(ProtocolFeatures::MTU)
         {
             front.set_mtu(mtu)?;
@@ -405,32 +512,10 @@ impl Keeper {
             }
         }
         for queue in &session.queues {
-            let index = u32::from(queue.index);
-            let areas = Areas::of(queue, is_packed, &memory)?;
-            let base = match (is_packed, self.resumes) {
-                // Both wrap counters begin at 1; after a restart the record says where the ring stood.
-                (true, _) => 0x8000_8000,
-                // What the switch has taken and not completed is done again.
-                (false, true) => u32::from(used_index(queue, &memory)?),
-                (false, false) => 0,
-            };
-            front.set_vring_num(index, queue.size.into())?;
-            front.set_vring_base(index, base)?;
-            front.set_vring_addr(VringAddr {
-                index,
-                flags: 0,
-                desc: areas.desc,
-                used: areas.device,
-                avail: areas.driver,
-                log: 0,
-            })?;
-            front.set_vring_call(queue.index as u8, Some(queue.call.as_fd()))?;
-            front.set_vring_kick(queue.index as u8, Some(queue.kick.as_fd()))?;
+            self.start_ring(front, queue.index, self.resumes)?;
         }
         if speaks_protocol {
-            for queue in &session.queues {
-                front.enable_vring(queue.index.into())?;
-            }
+            self.enable(front)?;
         }
         if protocol.contains(ProtocolFeatures::STATUS) {
             front.set_status(STATUS_RUNNING)?;
@@ -443,6 +528,69 @@ impl Keeper {
             }
         }
         self.resumes = true;
+        Ok(())
+    }
+
+    /// Tells where a ring is, and where it goes on.
+    fn start_ring(&self, front: &mut Frontend, index: u16, resumes: bool) -> Result<(), LinkError> {
+        let Some(session) = &self.session else { return Ok(()) };
+        let Some(queue) = session.queues.iter().find(|queue| queue.index == index) else { return Ok(()) };
+        let is_packed = session.features & RING_PACKED != 0;
+        let memory = session.memory.memory();
+        let areas = Areas::of(queue, is_packed, &memory)?;
+        let base = match (is_packed, resumes) {
+            // Both wrap counters begin at 1; after a restart the record says where the ring stood.
+            (true, _) => 0x8000_8000,
+            // What the switch has taken and not completed is done again.
+            (false, true) => u32::from(used_index(queue, &memory)?),
+            (false, false) => 0,
+        };
+        let (place, index) = (index as u8, u32::from(index));
+        front.set_vring_num(index, queue.size.into())?;
+        front.set_vring_base(index, base)?;
+        front.set_vring_addr(VringAddr {
+            index,
+            flags: 0,
+            desc: areas.desc,
+            used: areas.device,
+            avail: areas.driver,
+            log: 0,
+        })?;
+        front.set_vring_call(place, Some(queue.call.as_fd()))?;
+        Ok(front.set_vring_kick(place, Some(queue.kick.as_fd()))?)
+    }
+
+    /// Enables the queues of the pairs that the guest uses, and no others.
+    fn enable(&self, front: &mut Frontend) -> Result<(), LinkError> {
+        for queue in self.session.iter().flat_map(|session| &session.queues) {
+            match queue.index < 2 * self.pairs {
+                true => front.enable_vring(queue.index.into())?,
+                false => front.disable_vring(queue.index.into())?,
+            }
+        }
+        Ok(())
+    }
+
+    /// A queue that the guest has taken back. What the record says about it is no longer so.
+    fn forget_queue(&mut self, index: u16) {
+        let Some(session) = &mut self.session else { return };
+        session.queues.retain(|queue| queue.index != index);
+        if let Some((place, record)) = &self.inflight {
+            let bytes = place.mmap_size / u64::from(place.num_queues.max(1));
+            let zeros = vec![0; usize::try_from(bytes).unwrap_or(0)];
+            let at = place.mmap_offset + u64::from(index) * bytes;
+            if let Err(error) = rustix::io::pwrite(record, &zeros, at) {
+                tracing::debug!(%error, "the record of a queue's descriptors stays as it is");
+            }
+        }
+    }
+
+    fn add_queue(&mut self, queue: Queue) -> Result<(), StartError> {
+        let Some(session) = &mut self.session else {
+            return Err(StartError("the device isn't started".into()));
+        };
+        check_queue(&queue, session.features, &session.memory.memory())?;
+        session.queues.push(queue);
         Ok(())
     }
 
@@ -478,15 +626,16 @@ fn usable(offered: u64, protocol: ProtocolFeatures) -> u64 {
 
 /// Whether all rings lie in the guest's memory.
 fn check(session: &Session) -> Result<(), StartError> {
-    let is_packed = session.features & RING_PACKED != 0;
     let memory = session.memory.memory();
-    for queue in &session.queues {
-        if !is_packed && !queue.size.is_power_of_two() {
-            return Err(StartError(format!("queue {} with {} entries", queue.index, queue.size)));
-        }
-        Areas::of(queue, is_packed, &memory)?;
+    session.queues.iter().try_for_each(|queue| check_queue(queue, session.features, &memory))
+}
+
+fn check_queue(queue: &Queue, features: u64, memory: &GuestMemoryMmap) -> Result<(), StartError> {
+    let is_packed = features & RING_PACKED != 0;
+    if !is_packed && !queue.size.is_power_of_two() {
+        return Err(StartError(format!("queue {} with {} entries", queue.index, queue.size)));
     }
-    Ok(())
+    Areas::of(queue, is_packed, memory).map(drop)
 }
 
 /// Where a ring's areas are in this process, which is what the protocol calls their addresses.

@@ -1,0 +1,361 @@
+//! `cargo xtask bench vmm`: what a machine costs to start and to keep, what leaving its guest costs, and how many frames
+//! two machines exchange by each network back-end.
+//!
+//! A micro-guest sends as fast as it can, another counts what arrives. By vhost-user they meet at the switch; TAP devices
+//! are joined by a bridge of the kernel, in a namespace of its own. Back-ends take turns; guests, rings and frames are the
+//! same. All figures are of few cores that everything shares: ratios say more than rates.
+
+use anyhow::{Context as _, Result, bail, ensure};
+use lab::switch::{Plan, Ringway, ringway_binary};
+use lab::{Namespace, wait_until};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use vmm::Client;
+use vmm::protocol::{State, Status};
+use vmm_config::{BuiltinMode, Kernel, Net, NetBackend, Restart, Vm};
+
+use crate::report::{Place, Spread};
+
+/// For a machine to come up, or for the first frames.
+const LIMIT: Duration = Duration::from_secs(20);
+/// How long frames are counted.
+const COUNTED: Duration = Duration::from_secs(2);
+/// Before counting begins.
+const WARM_UP: Duration = Duration::from_millis(500);
+/// Entries of the guests' rings.
+const RING: u16 = 8192;
+/// Times a guest is left to see what that takes.
+const EXITS: u32 = 20_000;
+
+const GEN: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const SINK: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
+/// How to measure.
+#[derive(Clone, Debug)]
+pub struct MachineOptions {
+    /// Runs of each.
+    pub runs: usize,
+    /// What was typed, for the report.
+    pub command: String,
+}
+
+/// What was measured.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MachinesReport {
+    place: Place,
+    runs: usize,
+    /// From the start of the process until the guest runs, in milliseconds, the switch's port attached.
+    first_instruction_ms: Spread,
+    /// From the start of the process until the switch has the guest's first frame.
+    first_frame_ms: Spread,
+    /// Resident memory of the process beyond the guest's, in MiB, while frames pass.
+    overhead_mib: Spread,
+    /// Reading a register that the process answers for, in nanoseconds, from the guest and back.
+    register_exit_ns: Spread,
+    /// Ringing a doorbell that the kernel passes on.
+    doorbell_ns: Spread,
+    rates: Vec<Rate>,
+    /// Back-ends that can't run here, and why.
+    left_out: BTreeMap<String, String>,
+}
+
+/// Frames from machine to machine by one back-end.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Rate {
+    backend: String,
+    /// Bytes of a frame with its FCS.
+    bytes: u16,
+    /// Millions of frames that arrived, a second.
+    mpps: Spread,
+    /// How many times those of `tap-iothread` at this size, by medians.
+    ratio_to_tap_iothread: Option<f64>,
+}
+
+/// Measures everything.
+///
+/// # Errors
+/// A machine doesn't start, or nothing arrives.
+pub fn run(options: &MachineOptions) -> Result<MachinesReport> {
+    ensure!(Path::new("/dev/kvm").exists(), "this machine has no /dev/kvm: nothing to measure");
+    let mut starts = Vec::new();
+    let mut exits = Vec::new();
+    for run in 0..options.runs {
+        starts.push(start_once().context("starting a machine")?);
+        exits.push(exits_once().context("leaving a guest")?);
+        eprintln!("start {run}: {:?}, exits {:?}", starts[run], exits[run]);
+    }
+    let mut left_out = BTreeMap::new();
+    let mut counted: BTreeMap<(u16, usize), Vec<f64>> = BTreeMap::new();
+    for run in 0..options.runs {
+        for bytes in [64, 1518] {
+            for (index, kind) in KINDS.iter().enumerate() {
+                if let Some(why) = kind.obstacle() {
+                    left_out.insert(kind.name.to_owned(), why);
+                    continue;
+                }
+                let mpps =
+                    rate_once(kind, bytes).with_context(|| format!("{} at {bytes} bytes", kind.name))?;
+                eprintln!("{} at {bytes} bytes, run {run}: {mpps:.3} Mpps", kind.name);
+                counted.entry((bytes, index)).or_default().push(mpps);
+            }
+        }
+    }
+    let spreads: BTreeMap<_, _> =
+        counted.into_iter().map(|(key, runs)| (key, Spread::of(runs.into_iter()))).collect();
+    let reference = KINDS.iter().position(|kind| kind.name == "tap-iothread").expect("one of them");
+    let rates = spreads.iter().map(|(&(bytes, index), &mpps)| {
+        let ratio_to_tap_iothread = spreads.get(&(bytes, reference)).map(|r| mpps.median / r.median);
+        Rate { backend: KINDS[index].name.to_owned(), bytes, mpps, ratio_to_tap_iothread }
+    });
+    Ok(MachinesReport {
+        place: Place::this(&options.command),
+        runs: options.runs,
+        first_instruction_ms: Spread::of(starts.iter().map(|start| start.first_instruction_ms)),
+        first_frame_ms: Spread::of(starts.iter().map(|start| start.first_frame_ms)),
+        overhead_mib: Spread::of(starts.iter().map(|start| start.overhead_mib)),
+        register_exit_ns: Spread::of(exits.iter().map(|exits| exits.0)),
+        doorbell_ns: Spread::of(exits.iter().map(|exits| exits.1)),
+        rates: rates.collect(),
+        left_out,
+    })
+}
+
+/// A network back-end.
+struct Kind {
+    name: &'static str,
+    /// `None`: by vhost-user.
+    tap: Option<NetBackend>,
+    needs: &'static [&'static str],
+}
+
+const KINDS: &[Kind] = &[
+    Kind { name: "vhost-user", tap: None, needs: &[] },
+    Kind { name: "tap-inline", tap: Some(NetBackend::TapInline), needs: &["/dev/net/tun"] },
+    Kind { name: "tap-iothread", tap: Some(NetBackend::TapIothread), needs: &["/dev/net/tun"] },
+    Kind { name: "vhost-net", tap: Some(NetBackend::VhostNet), needs: &["/dev/net/tun", "/dev/vhost-net"] },
+];
+
+impl Kind {
+    fn obstacle(&self) -> Option<String> {
+        let missing = self.needs.iter().find(|path| !Path::new(path).exists())?;
+        Some(format!("this machine has no {missing}"))
+    }
+}
+
+/// A machine's process, which ends with it.
+struct Machine {
+    child: Child,
+    control: PathBuf,
+    log: PathBuf,
+    started: Instant,
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Machine {
+    /// Starts a micro-guest with one network device.
+    fn start(dir: &Path, wrap: &[&str], mode: BuiltinMode, net: Net, command_line: &str) -> Result<Machine> {
+        let name = mode.word();
+        let control = dir.join(format!("{name}.sock"));
+        let log = dir.join(format!("{name}.log"));
+        let config = Vm {
+            name: name.parse()?,
+            kernel: Kernel::Builtin(mode),
+            initrd: None,
+            command_line: format!("ring={} {command_line}", net.queue_size),
+            cpus: 1.try_into()?,
+            pins: Vec::new(),
+            memory: "128M".parse()?,
+            huge_pages: false,
+            net: vec![net],
+            restart: Restart::Never,
+            control: control.clone(),
+            log: Some(log.clone()),
+        };
+        let text = serde_json::to_vec(&config)?;
+        let binary = ringway_binary().to_string_lossy().into_owned();
+        let words: Vec<&str> = wrap.iter().copied().chain([binary.as_str(), "vm", "become"]).collect();
+        let stderr = std::fs::File::create(dir.join(format!("{name}.err")))?;
+        let started = Instant::now();
+        let mut child = Command::new(words[0])
+            .args(&words[1..])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(stderr)
+            .spawn()
+            .with_context(|| format!("starting {}", words[0]))?;
+        child.stdin.take().context("a pipe")?.write_all(&text)?;
+        Ok(Machine { child, control, log, started })
+    }
+
+    fn status(&self) -> Result<Status> {
+        Ok(Client::connect(&self.control)?.status()?)
+    }
+
+    /// Asks until it is as `wanted` says, without pause: what passes is being timed.
+    fn wait(&mut self, what: &str, wanted: impl Fn(&Status) -> bool) -> Result<(Status, Duration)> {
+        loop {
+            if let Ok(status) = self.status()
+                && wanted(&status)
+            {
+                return Ok((status, self.started.elapsed()));
+            }
+            if self.child.try_wait()?.is_some() || self.started.elapsed() > LIMIT {
+                let log = std::fs::read_to_string(self.log.with_extension("err")).unwrap_or_default();
+                bail!("{what}: the machine doesn't come to it; its log:\n{log}");
+            }
+        }
+    }
+}
+
+fn frames_of(status: &Status, count: impl Fn(vmm::protocol::GuestCounts) -> u64) -> u64 {
+    status.guest.map_or(0, count)
+}
+
+fn device(port: &str, backend: NetBackend, mac: [u8; 6]) -> Net {
+    Net { port: port.to_owned(), backend, mac, queues: 1, queue_size: RING, mtu: None }
+}
+
+/// One start.
+#[derive(Clone, Copy, Debug)]
+struct Start {
+    first_instruction_ms: f64,
+    first_frame_ms: f64,
+    overhead_mib: f64,
+}
+
+fn start_once() -> Result<Start> {
+    let dir = tempfile::Builder::new().prefix("rw-").tempdir()?;
+    let plan = Plan::with_guests(dir.path(), 1);
+    let switch = Ringway::start(&plan)?;
+    let backend = NetBackend::VhostUser { socket: plan.socket(0) };
+    let net = device("vm0", backend, GEN);
+    let mut machine = Machine::start(dir.path(), &[], BuiltinMode::Generate, net, "window=0")?;
+    let (_, running) = machine.wait("the guest's start", |status| status.state == State::Running)?;
+    let sent = |status: &Status| frames_of(status, |guest| guest.sent) > 0;
+    let (_, sending) = machine.wait("its first frame", sent)?;
+    std::thread::sleep(WARM_UP);
+    let status = machine.status()?;
+    drop(machine);
+    switch.finish()?;
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    Ok(Start {
+        first_instruction_ms: ms(running),
+        first_frame_ms: ms(sending),
+        overhead_mib: status.overhead_bytes as f64 / f64::from(1 << 20),
+    })
+}
+
+/// Nanoseconds of a register's read, and of a doorbell.
+fn exits_once() -> Result<(f64, f64)> {
+    let dir = tempfile::Builder::new().prefix("rw-").tempdir()?;
+    let plan = Plan::with_guests(dir.path(), 1);
+    let switch = Ringway::start(&plan)?;
+    let net = device("vm0", NetBackend::VhostUser { socket: plan.socket(0) }, SINK);
+    let machine = Machine::start(dir.path(), &[], BuiltinMode::Sink, net, &format!("exits={EXITS}"))?;
+    let line = wait_until("the guest's figures", LIMIT, || {
+        let console = std::fs::read_to_string(&machine.log).unwrap_or_default();
+        let line = console.lines().find(|line| line.contains("exits: register") && line.ends_with("ns"));
+        Ok(line.map(str::to_owned))
+    })?;
+    drop(machine);
+    switch.finish()?;
+    let after = |word: &str| -> Result<f64> {
+        let (_, rest) = line.split_once(word).with_context(|| format!("no {word} in `{line}`"))?;
+        let number: String = rest.trim_start().chars().take_while(char::is_ascii_digit).collect();
+        Ok(number.parse()?)
+    };
+    Ok((after("register")?, after("doorbell")?))
+}
+
+/// Millions of frames a second that arrive at the second machine.
+fn rate_once(kind: &Kind, bytes: u16) -> Result<f64> {
+    let dir = tempfile::Builder::new().prefix("rw-").tempdir()?;
+    let to = SINK.map(|byte| format!("{byte:02x}")).join(":");
+    // Sizes of guests' frames are without FCS.
+    let generate = format!("to={to} size={} window=0", bytes - 4);
+    match &kind.tap {
+        None => {
+            let plan = Plan::with_guests(dir.path(), 2);
+            let switch = Ringway::start(&plan)?;
+            let net = |index, mac| device("port", NetBackend::VhostUser { socket: plan.socket(index) }, mac);
+            let rate = rate_between(dir.path(), &[], [net(0, GEN), net(1, SINK)], &generate)?;
+            switch.finish()?;
+            Ok(rate)
+        }
+        Some(backend) => {
+            let namespace = Namespace::create("taps")?;
+            let ip = |args: &[&str]| namespace.run(&[&["ip"], args].concat(), LIMIT).map(drop);
+            ip(&["link", "add", "br0", "type", "bridge"])?;
+            ip(&["link", "set", "br0", "up"])?;
+            for tap in ["gen", "sink"] {
+                ip(&["tuntap", "add", "dev", tap, "mode", "tap", "multi_queue", "vnet_hdr"])?;
+                ip(&["link", "set", tap, "master", "br0"])?;
+            }
+            // What the bridge would otherwise learn from the first frame that comes back: there is none.
+            namespace.run(&["bridge", "fdb", "add", &to, "dev", "sink", "master", "static"], LIMIT)?;
+            let nets = [device("gen", backend.clone(), GEN), device("sink", backend.clone(), SINK)];
+            rate_between(dir.path(), &namespace.wrap(), nets, &generate)
+        }
+    }
+}
+
+fn rate_between(dir: &Path, wrap: &[&str], [from, to]: [Net; 2], generate: &str) -> Result<f64> {
+    let mut sink = Machine::start(dir, wrap, BuiltinMode::Sink, to, "")?;
+    sink.wait("the sink's polling", |status| frames_of(status, |guest| guest.turns) > 0)?;
+    let _generator = Machine::start(dir, wrap, BuiltinMode::Generate, from, generate)?;
+    let received = |status: &Status| frames_of(status, |guest| guest.received);
+    sink.wait("the first frames", |status| received(status) > 0)?;
+    std::thread::sleep(WARM_UP);
+    let (before, start) = (received(&sink.status()?), Instant::now());
+    std::thread::sleep(COUNTED);
+    let (after, time) = (received(&sink.status()?), start.elapsed());
+    Ok((after - before) as f64 / time.as_secs_f64() / 1e6)
+}
+
+impl MachinesReport {
+    /// The report as Markdown.
+    pub fn markdown(&self) -> String {
+        let mut text = format!("{}; {} runs of each\n\n", self.place, self.runs);
+        let mut row = |what: &str, figure: String| text += &format!("| {what} | {figure} |\n");
+        row("a machine with a port of the switch", "median [min..max]".to_owned());
+        row("---", "---".to_owned());
+        row(
+            "from exec to the guest's first instruction",
+            format!("{} ms", self.first_instruction_ms.text(1)),
+        );
+        row("from exec to its first frame", format!("{} ms", self.first_frame_ms.text(1)));
+        row("resident memory beyond the guest's", format!("{} MiB", self.overhead_mib.text(1)));
+        row(
+            "register read, served by the process",
+            format!("{} us", self.register_exit_ns.scaled(1e-3).text(1)),
+        );
+        row("doorbell, served by the kernel", format!("{} us", self.doorbell_ns.scaled(1e-3).text(1)));
+        text += "\n| back-end | bytes | Mpps | x tap-iothread |\n|---|---|---|---|\n";
+        for Rate { backend, bytes, mpps, ratio_to_tap_iothread } in &self.rates {
+            let ratio = ratio_to_tap_iothread.map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
+            text += &format!("| {backend} | {bytes} | {} | {ratio} |\n", mpps.text(3));
+        }
+        for (backend, why) in &self.left_out {
+            text += &format!("\n{backend} was left out: {why}.\n");
+        }
+        text
+    }
+}
+
+impl fmt::Display for MachinesReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.markdown())
+    }
+}
