@@ -45,7 +45,7 @@ impl Engine {
         let Some(owner) = partition.and_then(|p| self.plane.port(p.owner?)) else { return false };
         match owner.tx.as_slice() {
             [] => false,
-            queues => !queues.iter().all(|tx| tx.failed() || tx.with(|q| q.has_room())),
+            queues => !queues.iter().all(|tx| tx.failed() || tx.of(self.act.index).with(|q| q.has_room())),
         }
     }
 

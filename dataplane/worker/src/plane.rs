@@ -89,6 +89,11 @@ impl TxPort {
         self.index
     }
 
+    /// What the queue takes without help.
+    pub fn accepts(&self) -> Accepts {
+        self.accepts
+    }
+
     /// Whether the queue reported a fault: it is not used any more.
     #[inline(always)]
     pub fn failed(&self) -> bool {

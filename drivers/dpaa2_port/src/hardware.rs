@@ -188,7 +188,7 @@ impl<B: Bus> Inner<B> {
     pub fn frames_in(&self, fqid: u32) -> Result<u32, Dpaa2Error> {
         let mut io = self.control();
         let asked = QueryFqState(AboutFq::new(fqid));
-        let state = io.portal.command(&asked).map_err(|cause| io.error(cause))?;
+        let state = io.io.portal.command(&asked).map_err(|cause| io.io.error(cause))?;
         // The upper byte isn't part of the number.
         Ok(state.frames.get() & 0xff_ffff)
     }

@@ -144,7 +144,7 @@ impl Switch {
 }
 
 fn port_plane(tx: Vec<Arc<TxPort>>, counters: &[Arc<PortCounters>]) -> PortPlane {
-    PortPlane { bridge: 0, frame_max: 1522, admin_up: true, tx, counters: counters.to_vec() }
+    PortPlane { bridge: 0, frame_max: 1522, admin_up: true, tx, counters: counters.to_vec(), part: None }
 }
 
 fn tell(mailbox: &Mailbox, worker: &mut Worker, command: Command) {

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::rows::{
-    CacheRow, ConfigText, FdbRow, FlowRow, HardwareRow, PartitionRow, PortRow, PuntRow, Snapshot, Status, WorkerRow,
+    CacheRow, ConfigText, FdbRow, FlowRow, HardwareRow, PartitionRow, PortRow, PuntRow, Snapshot, Status,
+    WorkerRow,
 };
 
 /// The version of the protocol: another one is refused.

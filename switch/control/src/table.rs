@@ -4,8 +4,8 @@ use std::fmt;
 
 use crate::protocol::Answer;
 use crate::rows::{
-    BridgeRow, Bucket, CacheRow, FdbRow, FlowRow, GuestRow, HardwareRow, PartitionRow, PortRow, PuntRow, Snapshot, Status,
-    Summary, WorkerRow,
+    BridgeRow, Bucket, CacheRow, FdbRow, FlowRow, GuestRow, HardwareRow, PartitionRow, PortRow, PuntRow,
+    Snapshot, Status, Summary, WorkerRow,
 };
 
 /// Columns of text, aligned; printed with two spaces between them.

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crate::read::words;
 use crate::types::{
-    BridgeName, CpuId, Dpbp, Dpni, Dprc, EtherAddr, FileMode, GuestName, HostAddr, IfName, MacAddr, Mtu, NetnsName,
-    OwnerWord, PartitionName, PortName, PortNumber, QueuePairs, QueueRange, SocketPath, VlanId,
+    BridgeName, CpuId, Dpbp, Dpni, Dprc, EtherAddr, FileMode, GuestName, HostAddr, IfName, MacAddr, Mtu,
+    NetnsName, OwnerWord, PartitionName, PortName, PortNumber, QueuePairs, QueueRange, SocketPath, VlanId,
 };
 
 /// A whole configuration, checked: names are unique, every reference leads somewhere, numbers are in range.

@@ -8,16 +8,16 @@ use std::ops::RangeInclusive;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use crate::config::{
-    DriverKind, Feature, Flows, FrameSize, HashField, HugePages, Loops, Pace, PartitionMapping, Rate, Receive, RingSize,
-    RoleKind, SocketMode, TxShare, VmCpus, Window,
+    DriverKind, Feature, Flows, FrameSize, HashField, HugePages, Loops, Pace, PartitionMapping, Rate,
+    Receive, RingSize, RoleKind, SocketMode, TxShare, VmCpus, Window,
 };
 use crate::read::{
     At, FromToml, List, Node, Place, Reader, from_integer, from_string, integer, section, text, words,
 };
 use crate::types::{
-    BridgeName, CpuId, Dpbp, Dpni, Dprc, EtherAddr, FileMode, GuestName, HostAddr, IfName, Invalid, MacAddr, Mtu,
-    NAME_RULE, NetnsName, OwnerWord, PartitionName, PortName, PortNumber, QueuePairs, QueueRange, SocketPath,
-    VlanId, number_type, shorten,
+    BridgeName, CpuId, Dpbp, Dpni, Dprc, EtherAddr, FileMode, GuestName, HostAddr, IfName, Invalid, MacAddr,
+    Mtu, NAME_RULE, NetnsName, OwnerWord, PartitionName, PortName, PortNumber, QueuePairs, QueueRange,
+    SocketPath, VlanId, number_type, shorten,
 };
 
 /// The control socket's path when the file names none.

@@ -44,7 +44,7 @@ pub use load::{FILE_BYTES_MAX, load, parse, parse_file, read as read_file, this_
 pub use print::{PartitionPlace, print, print_port, print_with_partition};
 pub use schema::schema;
 pub use types::{
-    BridgeName, CpuId, CpuSet, Dpbp, Dpni, Dprc, EtherAddr, FileMode, GuestName, HostAddr, IfName, Invalid, MacAddr,
-    Mtu, NetnsName, OwnerWord, PartitionName, PortName, PortNumber, QueuePairs, QueueRange, SocketPath,
-    VlanId,
+    BridgeName, CpuId, CpuSet, Dpbp, Dpni, Dprc, EtherAddr, FileMode, GuestName, HostAddr, IfName, Invalid,
+    MacAddr, Mtu, NetnsName, OwnerWord, PartitionName, PortName, PortNumber, QueuePairs, QueueRange,
+    SocketPath, VlanId,
 };

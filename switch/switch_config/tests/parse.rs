@@ -419,7 +419,8 @@ fn with_net(net: &str) -> String {
 
 #[test]
 fn the_back_end_says_whether_a_machine_has_a_port_or_a_tap_device() {
-    let config = good(&with_net("{ port = \"p0\", queues = 2 }, { port = \"t0\", backend = \"tap-iothread\" }"));
+    let config =
+        good(&with_net("{ port = \"p0\", queues = 2 }, { port = \"t0\", backend = \"tap-iothread\" }"));
     let [port] = &config.ports[..] else { panic!("{:?}", config.ports) };
     assert_eq!((port.name.as_str(), port.queues.get()), ("p0", 2));
     let [by_switch, by_tap] = &config.vms[0].net[..] else { panic!("two devices") };
@@ -433,11 +434,12 @@ fn the_back_end_says_whether_a_machine_has_a_port_or_a_tap_device() {
 
 #[test]
 fn what_a_tap_device_can_not_have_is_an_error() {
-    let errors = bad(&(with_net("{ port = \"a-name-too-long-for-the-kernel\", backend = \"tap-inline\" }, \
+    let errors = bad(&(with_net(
+        "{ port = \"a-name-too-long-for-the-kernel\", backend = \"tap-inline\" }, \
                                  { port = \"t0\", backend = \"vhost-net\", queues = 2 }, \
                                  { port = \"t1\", backend = \"tap-inline\", bridge = \"br0\" }, \
-                                 { port = \"taken\", backend = \"tap-inline\" }")
-        + "[[port]]\nname = \"taken\"\nbridge = \"br0\"\ndriver = \"tap\"\ndevice = \"x\"\n"));
+                                 { port = \"taken\", backend = \"tap-inline\" }",
+    ) + "[[port]]\nname = \"taken\"\nbridge = \"br0\"\ndriver = \"tap\"\ndevice = \"x\"\n"));
     let expected = [
         "6 vm[0].net[0].port: `a-name-too-long-for-the-kernel` can't be the name of a TAP device",
         "6 vm[0].net[1].queues: several queue pairs need the switch",
@@ -449,7 +451,8 @@ fn what_a_tap_device_can_not_have_is_an_error() {
 
 #[test]
 fn a_machine_uses_no_more_queue_pairs_than_its_port_has() {
-    let port = "[[port]]\nname = \"p\"\nbridge = \"br0\"\ndriver = \"vhost-user\"\nsocket = \"/t/p\"\nqueues = 4\n";
+    let port =
+        "[[port]]\nname = \"p\"\nbridge = \"br0\"\ndriver = \"vhost-user\"\nsocket = \"/t/p\"\nqueues = 4\n";
     let config = good(&(with_net("{ port = \"p\" }") + port));
     assert_eq!(config.vms[0].net[0].queues, 4, "those of the port");
     let errors = bad(&(with_net("{ port = \"p\", queues = 5 }") + port));

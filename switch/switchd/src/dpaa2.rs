@@ -539,7 +539,7 @@ mod tests {
         local
             .run_until(async {
                 let hardware = Hardware::new(config.fslmc.as_ref(), vec![0, 1]);
-                let opened = hardware.open_port(port, dpaa2).unwrap();
+                let (opened, _) = hardware.open_port(port, dpaa2, &[]).unwrap();
                 let status = opened.handle().status().unwrap();
                 let Dpaa2Status { mac, frame_max, unicast_promiscuous, multicast_promiscuous, .. } = status;
                 assert_eq!((mac, frame_max), ([2, 0, 0, 0, 0, 0x77], 9022));
@@ -560,7 +560,8 @@ mod tests {
         local
             .run_until(async {
                 let hardware = Hardware::new(config.fslmc.as_ref(), vec![0, 1, 2]);
-                let error = hardware.open_port(port, dpaa2).err().expect("4 portals are needed").to_string();
+                let error =
+                    hardware.open_port(port, dpaa2, &[]).err().expect("4 portals are needed").to_string();
                 assert!(error.contains("no free dpio: each worker needs one"), "{error}");
             })
             .await;

@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use anyhow::Context;
 use control::{
-    BridgeRow, Bucket, CacheRow, FdbRow, FlowRow, HardwareRow, LimitRow, PartitionRow, PortRow, PortState, PuntRow,
-    QueueRow, Snapshot, StageRow, Status, WorkerRow,
+    BridgeRow, Bucket, CacheRow, FdbRow, FlowRow, HardwareRow, LimitRow, PartitionRow, PortRow, PortState,
+    PuntRow, QueueRow, Snapshot, StageRow, Status, WorkerRow,
 };
 use port::{DropReason, PortCounters, PortId};
 use vhost_user_port::Phase;

@@ -282,7 +282,7 @@ impl Switch {
 
     /// Closes the hardware of ports that are gone: another process can open it then.
     pub fn close_hardware(&mut self) {
-        self.hardware = Hardware::new(None);
+        self.hardware = Hardware::new(None, vec![]);
     }
 
     /// Ages addresses and rules. Called every second.
