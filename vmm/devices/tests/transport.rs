@@ -46,11 +46,11 @@ impl Vector for NoVector {
 
 impl Platform for Machine {
     fn attach_doorbell(&self, address: u64, _: &EventFd) -> io::Result<()> {
-        self.0.lock().unwrap().push(format!("attach {:#x}", address - WINDOW));
+        self.0.lock().unwrap().push(format!("attach {:#x}", address.wrapping_sub(WINDOW)));
         Ok(())
     }
     fn detach_doorbell(&self, address: u64, _: &EventFd) {
-        self.0.lock().unwrap().push(format!("detach {:#x}", address - WINDOW));
+        self.0.lock().unwrap().push(format!("detach {:#x}", address.wrapping_sub(WINDOW)));
     }
     fn create_vector(&self) -> io::Result<Box<dyn Vector>> {
         Ok(Box::new(NoVector(EventFd::create()?)))
