@@ -82,6 +82,8 @@ struct Seat<B: Bus> {
     source: Source,
     /// Who was polled after it the last time: the next to ask for.
     follower: usize,
+    /// Frames that came for it while others were polled and it was not.
+    aside: Vec<Fd>,
     /// Whether it takes frames now.
     is_open: bool,
 }
@@ -121,7 +123,8 @@ impl<B: Bus> Serving<B> {
             }
             None => return Err(results),
         };
-        self.seats[at] = Some(Seat { results, source, follower: at, is_open: true });
+        self.seats[at] =
+            Some(Seat { results, source, follower: at, aside: Vec::with_capacity(BURST_MAX), is_open: true });
         Ok(at)
     }
 
@@ -130,6 +133,7 @@ impl<B: Bus> Serving<B> {
     /// portal is reset.
     pub fn leave(&mut self, seat: usize, fds: &mut [Fd; BURST_MAX], count: &mut usize) -> Option<Results<B>> {
         let started = Instant::now();
+        *count += self.take_aside(seat, &mut fds[*count..]);
         while self.pulling == Some(seat) {
             match self.take(seat, &mut fds[*count..]) {
                 Ok(frames) => *count += frames,
@@ -161,16 +165,42 @@ impl<B: Bus> Serving<B> {
         if let Some(Some(this)) = self.seats.get_mut(seat) {
             this.is_open = is_open;
         }
+        let aside = self.take_aside(seat, fds);
         let frames = match self.pulling {
-            Some(whose) if whose == seat => self.take(seat, &mut fds[..])?,
-            Some(_) => {
-                self.wait.look()?;
-                0
+            // What is aside and what comes yet are of one dequeue.
+            Some(whose) if whose == seat => aside + self.take(seat, &mut fds[aside..])?,
+            Some(whose) => {
+                self.set_aside(whose)?;
+                aside
             }
-            None => 0,
+            None => aside,
         };
         self.ask(seat)?;
         Ok(frames)
+    }
+
+    /// Sets aside what has come for a queue that is not polled now (its frames may have to wait), so that it doesn't keep the
+    /// portal from others.
+    #[cold]
+    fn set_aside(&mut self, seat: usize) -> Result<(), PortalError> {
+        let mut fds = [Fd::default(); BURST_MAX];
+        let frames = self.take(seat, &mut fds)?;
+        if let Some(Some(this)) = self.seats.get_mut(seat) {
+            this.aside.extend_from_slice(&fds[..frames]);
+        }
+        Ok(())
+    }
+
+    /// Takes what was set aside for a queue.
+    #[inline(always)]
+    fn take_aside(&mut self, seat: usize, fds: &mut [Fd]) -> usize {
+        let Some(Some(this)) = self.seats.get_mut(seat) else { return 0 };
+        let frames = this.aside.len();
+        if frames > 0 {
+            fds[..frames].copy_from_slice(&this.aside);
+            this.aside.clear();
+        }
+        frames
     }
 
     /// Takes what has come of the dequeue under way.
@@ -211,6 +241,7 @@ impl<B: Bus> Serving<B> {
             }
             if let Some(seat) = &mut self.seats[at]
                 && seat.is_open
+                && seat.aside.is_empty()
             {
                 let frames = self.io.portal.pull_max();
                 self.io.portal.pull(seat.source, frames, &mut seat.results)?;
@@ -225,6 +256,9 @@ impl<B: Bus> Serving<B> {
     /// Asks for a notification when a queue's channel has a frame. False when one of the queues here has something to be
     /// looked at first.
     pub fn arm(&mut self, channel: u16) -> Result<bool, PortalError> {
+        if self.seats.iter().flatten().any(|seat| !seat.aside.is_empty()) {
+            return Ok(false);
+        }
         if let Some(seat) = self.pulling {
             let Some(Some(this)) = self.seats.get_mut(seat) else { return Ok(false) };
             match this.results.settled() {

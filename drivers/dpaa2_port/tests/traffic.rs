@@ -432,6 +432,28 @@ fn a_receive_queue_that_nobody_polls_is_limited() {
 }
 
 #[test]
+fn a_receive_queue_that_nobody_polls_keeps_no_other_from_the_portal() {
+    let board = Board::new("lx2160a");
+    let (mut a, mut b) = (board.port(1), board.port(2));
+    // Frames for A are being fetched when its frames have to wait.
+    board.send(1, &frame(1, 100));
+    a.receive();
+    b.receive();
+    a.receive();
+    let waiting: Vec<_> = (0..40).map(|n| frame(n, 100)).collect();
+    waiting.iter().for_each(|frame| board.send(1, frame));
+    for n in 0..100 {
+        let sent = frame(n, 80);
+        board.send(2, &sent);
+        let received: Vec<_> = (0..4).flat_map(|_| b.receive()).map(|(bytes, _)| bytes).collect();
+        assert_eq!(received, [sent], "frame {n}");
+    }
+    let received: Vec<_> = (0..8).flat_map(|_| a.receive()).map(|(bytes, _)| bytes).collect();
+    assert!(received.ends_with(&waiting), "{} frames", received.len());
+    board.close(vec![a, b]);
+}
+
+#[test]
 fn a_slow_wire_costs_frames_at_its_own_port_only() {
     let board = Board::new("lx2160a");
     let mut port = board.port_with({
