@@ -157,7 +157,10 @@ fn linux_guest(machine: &mut Guest) -> Result<String> {
     let result = inside(machine);
     if result.is_err() {
         println!("--- log and console of the virtual machine");
-        println!("{}", machine.run("tail -n 40 /tmp/linux-vm-vm.log; cat /tmp/log", SHORT)?);
+        println!(
+            "{}",
+            machine.run("tail -n 40 /tmp/linux-vm-vm.log | sed 's/^@@/##/'; cat /tmp/log", SHORT)?
+        );
     }
     let note = result?;
     machine.run("kill -INT $guest; wait $guest", LONG)?;
@@ -177,8 +180,9 @@ fn inside(machine: &mut Guest) -> Result<String> {
     guest.say("reboot -f")?;
     guest.wait_for("@@ ready")?;
     guest.run(ping, " 0% packet loss")?;
-    // An event of the input device has 24 bytes; what comes first is the button.
-    guest.run("(dd if=/dev/input/event0 of=/dev/null bs=24 count=1; poweroff -f) 2> /dev/null &", "@@ 0")?;
+    // An event of the input device has 24 bytes; what comes first is the button. Who isn't there yet misses it.
+    let listen = "(dd if=/dev/input/event0 of=/dev/null bs=24 count=1; poweroff -f) 2> /dev/null & sleep 2; echo listening";
+    guest.run(listen, "listening")?;
     let resets = json(guest.machine, "ringway vm show vm --socket /tmp/linux.sock --json")?;
     ensure!(number(&resets, "resets")? == 1, "{resets}");
     let exits = json(guest.machine, "ringway vm exits vm --socket /tmp/linux.sock --json")?;
@@ -210,8 +214,10 @@ impl Console<'_> {
         let from = self.seen + 1;
         wait_for(self.machine, &format!("tail -n +{from} {record} | grep -qF '{text}'"))
             .with_context(|| format!("the virtual machine doesn't say `{text}`"))?;
-        let lines = self.machine.run(&format!("tail -n +{from} {record}"), SHORT)?;
-        self.seen += lines.lines().position(|line| line.contains(text)).unwrap_or(0) + 1;
+        // Not the lines themselves: they have marks like those that end this command.
+        let find = format!("tail -n +{from} {record} | grep -nF '{text}' | head -n 1 | cut -d : -f 1");
+        let found = self.machine.run(&find, SHORT)?;
+        self.seen += found.trim().parse::<usize>().with_context(|| format!("`{find}` says {found}"))?;
         Ok(())
     }
 
