@@ -440,8 +440,11 @@ fn command_line(context: &Context) -> Result<()> {
     machines.names.retain(|name| *name != "gen");
     let list: Value = serde_json::from_str(&machines.vm(&["list", "--json"])?)?;
     ensure!(list.as_array().map(Vec::len) == Some(1), "{list}");
-    let error = machines.vm(&["show", "gen"]).err().context("a machine that is gone answers")?;
-    ensure!(format!("{error:#}").contains("no machine `gen`"), "{error:#}");
+    // It may be ending yet.
+    wait_until("the machine to be gone", LIMIT, || {
+        let error = machines.vm(&["show", "gen"]).err().context("a machine that is gone answers")?;
+        Ok(format!("{error:#}").contains("no machine `gen`").then_some(()))
+    })?;
     machines.stop()
 }
 

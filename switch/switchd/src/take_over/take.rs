@@ -31,6 +31,8 @@ use crate::switch::Switch;
 
 /// How long the old process may take to close what the new one doesn't go on with.
 const CLOSE_LIMIT: Duration = Duration::from_secs(3);
+/// Between two attempts to open what it had.
+const OPEN_EVERY: Duration = Duration::from_millis(20);
 
 /// A running switch that is willing to be taken over.
 pub(crate) struct Predecessor {
@@ -228,10 +230,18 @@ pub(crate) async fn finish(switch: &Rc<RefCell<Switch>>, mut rest: Rest) {
     if closed.is_err() {
         tracing::warn!("the process that ran the switch before doesn't end");
     }
-    let mut this = switch.borrow_mut();
-    let config = this.config.clone();
+    // Hardware is free only when the last of what the predecessor had there is closed.
+    let deadline = Instant::now() + CLOSE_LIMIT;
+    let config = switch.borrow().config.clone();
     for Late { config: port, was } in &rest.late {
-        let opened = OpenPort::open_again(port, &config, &this.hardware);
+        let opened = loop {
+            let opened = OpenPort::open_again(port, &config, &switch.borrow().hardware);
+            if opened.is_ok() || Instant::now() > deadline {
+                break opened;
+            }
+            tokio::time::sleep(OPEN_EVERY).await;
+        };
+        let mut this = switch.borrow_mut();
         match opened {
             Ok(open) => {
                 this.register(port, &config);
@@ -246,7 +256,7 @@ pub(crate) async fn finish(switch: &Rc<RefCell<Switch>>, mut rest: Rest) {
             }
         }
     }
-    this.publish();
+    switch.borrow_mut().publish();
 }
 
 fn open_ports(
