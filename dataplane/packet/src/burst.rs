@@ -422,11 +422,10 @@ impl Burst {
         copy::prefetch_read(self.frames[i].first.ptr);
     }
 
-    /// Hints that all of frame `i`'s first piece will be read soon.
+    /// Where frame `i` begins in its source.
     #[inline(always)]
-    pub fn prefetch_all(&self, i: usize) {
-        let Segment { ptr, len } = self.frames[i].first;
-        (64..len as usize).step_by(64).for_each(|at| copy::prefetch_read(ptr.wrapping_add(at)));
+    pub fn source(&self, i: usize) -> *const u8 {
+        self.frames[i].first.ptr
     }
 
     /// Copies `out.len()` bytes of frame `i` from `offset` on, head and source as they are now.

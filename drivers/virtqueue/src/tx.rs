@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use guest_memory::MemMap;
-use packet::copy::{block, copy, prefetch_write};
+use packet::copy::{block, copy, copy_ahead, prefetch_write};
 use packet::{BURST_MAX, Burst, Offload, START};
 use port::{Accepts, DropReason, PortCounters, QueueFault, Selection, TxQueue};
 use virtio_defs::feature;
@@ -135,7 +135,7 @@ impl VirtioTx {
     }
 }
 
-/// Bytes from which on a frame is fetched whole while the one before it is copied.
+/// Bytes from which on a frame is fetched whole while the one before it is copied, for all of a burst.
 const LONG: usize = 256;
 
 /// What happened to the frames, to be counted once.
@@ -214,15 +214,11 @@ fn usual<R: Ring, const OFFLOADS: bool>(
     }
     let is_long = burst.longest() >= LONG;
     for (k, (&frame, &ptr)) in which.iter().zip(&ptrs[..count]).enumerate() {
-        if is_long && k + 1 < count {
-            let next = which[k + 1].into();
-            burst.prefetch_all(next);
-            let need = HEADER_BYTES + burst.frame_len(next);
-            (64..need).step_by(64).for_each(|at| prefetch_write(ptrs[k + 1].wrapping_add(at)));
-        }
         let header = header::<OFFLOADS>(burst.offload(frame.into()), 1);
+        let next = (k + 1).min(count - 1);
+        let ahead = is_long.then(|| (burst.source(which[next].into()), ptrs[next].cast_const()));
         // SAFETY: there is room for header and frame, found above.
-        unsafe { fill(burst, frame.into(), &header, ptr) };
+        unsafe { fill(burst, frame.into(), &header, ptr, ahead) };
     }
     ring.advance(count as u16);
     ring.complete(&done[..count]);
@@ -330,12 +326,26 @@ fn header<const OFFLOADS: bool>(offload: &Offload, buffers: u16) -> (u64, u32) {
     (low, u32::from(high) | u32::from(buffers) << 16)
 }
 
-/// Writes header and frame to one piece of memory.
+/// Writes header and frame to one piece of memory, and, where a source and a destination are said to be next, hints that
+/// they are (see [`copy_ahead`]).
 ///
 /// # Safety
 /// `HEADER_BYTES + burst.frame_len(i)` bytes must be writable at `to`.
 #[inline(always)]
-unsafe fn fill(burst: &Burst, i: usize, header: &(u64, u32), to: *mut u8) {
+unsafe fn fill(
+    burst: &Burst,
+    i: usize,
+    header: &(u64, u32),
+    to: *mut u8,
+    ahead: Option<(*const u8, *const u8)>,
+) {
+    // SAFETY: as `copy`.
+    let copy_most = |src, dst, len| unsafe {
+        match ahead {
+            Some(ahead) => copy_ahead(src, dst, len, ahead),
+            None => copy(src, dst, len),
+        }
+    };
     // SAFETY: the header's bytes, then the frame's, both inside what the caller promised. A burst's pieces are
     // readable until it is released, and never the receiver's buffer: one is the guest's to read, the other to write;
     // a guest that gives the same memory twice gets what it asked for (see `copy`: bytes, no references).
@@ -344,14 +354,14 @@ unsafe fn fill(burst: &Burst, i: usize, header: &(u64, u32), to: *mut u8) {
         to.add(8).cast::<u32>().write_unaligned(header.1);
         let mut to = to.add(HEADER_BYTES);
         if let Some(whole) = burst.whole(i) {
-            copy(whole.ptr, to, whole.len as usize);
+            copy_most(whole.ptr, to, whole.len as usize);
         } else if let Some((whole, start)) = burst.started(i) {
-            copy(whole.ptr, to, whole.len as usize);
+            copy_most(whole.ptr, to, whole.len as usize);
             block::<START>(start.as_ptr(), to);
         } else if let Some((head, rest)) = burst.halves(i) {
             copy(head.ptr, to, head.len as usize);
             if rest.len > 0 {
-                copy(rest.ptr, to.add(head.len as usize), rest.len as usize);
+                copy_most(rest.ptr, to.add(head.len as usize), rest.len as usize);
             }
         } else {
             for part in burst.parts(i) {

@@ -16,6 +16,7 @@
 //! | a kind of measurement | a module beside [`forwarding`], then [`cases`] |
 //! | a column | [`section`] |
 
+mod bare_copy;
 mod cases;
 mod changes;
 mod dpaa2;
@@ -98,6 +99,8 @@ pub(crate) struct Results {
     runs: Runs,
     /// Runs left out.
     left_out: u64,
+    /// What copying frames of each size costs, found before each group.
+    bare_copies: Vec<[f64; bare_copy::SIZES.len()]>,
     /// Starts and sessions that failed, once each.
     failures: Vec<String>,
 }
@@ -122,6 +125,7 @@ pub fn run(options: &Options, mut each: impl FnMut(&Report) -> Result<()>) -> Re
     for (index, group) in groups.iter().enumerate() {
         let minutes = start.elapsed().as_secs_f64() / 60.0;
         eprintln!("-- {}/{} after {minutes:.1} min: {}", index + 1, groups.len(), group.names().join(" "));
+        results.bare_copies.push(bare_copy::cycles_per_frame(options.switch_core)?);
         run_group(&bench, group, start, &mut results);
         each(&Report::new(&bench, &results))?;
     }
@@ -182,7 +186,10 @@ fn run_session(
         match outcome {
             Ok(run) => {
                 let (placement, figures) = (run.placement, group.section().line(&run.figures));
-                eprintln!("{case:<32} {system_name:<9} round {round} {placement:<8} {figures}");
+                let [before, after] = run.ping_pong_ns;
+                eprintln!(
+                    "{case:<32} {system_name:<9} round {round} {placement:<5} {before:.0}-{after:.0} ns {figures}"
+                );
                 results.runs.entry((case, system, run.placement)).or_default().push(run);
             }
             Err(left_out) => {

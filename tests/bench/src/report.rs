@@ -1,5 +1,6 @@
 //! The result: tables for the terminal and for Markdown, JSON for machines.
 
+use crate::bare_copy::SIZES;
 use anyhow::{Result, bail};
 use lab::switch::System;
 use lab::{Pages, Placement};
@@ -76,6 +77,8 @@ pub(crate) struct Machine {
 pub struct Report {
     machine: Machine,
     cases: Vec<Row>,
+    /// TSC cycles to copy one frame of 64, 512 and 1518 bytes with nothing else around it.
+    bare_copy_cycles: Vec<[f64; SIZES.len()]>,
     /// Runs left out because others had the cores, or nothing came through.
     left_out: u64,
     /// Starts and sessions that failed.
@@ -112,6 +115,7 @@ impl Report {
         Self {
             machine: Machine::of(&bench.options.command, bench.pages),
             cases: rows.collect(),
+            bare_copy_cycles: results.bare_copies.clone(),
             left_out: results.left_out,
             failures: results.failures.clone(),
         }
@@ -147,6 +151,7 @@ impl Report {
             if !all.machine.place.command.contains(&report.machine.place.command) {
                 write!(all.machine.place.command, "; {}", report.machine.place.command)?;
             }
+            all.bare_copy_cycles.extend(report.bare_copy_cycles);
             all.left_out += report.left_out;
             all.failures.extend(report.failures);
             all.machine.place.date = all.machine.place.date.max(report.machine.place.date);
@@ -167,7 +172,7 @@ impl Report {
         let mut text = String::new();
         // Writing to a String cannot fail.
         let mut line = |line: std::fmt::Arguments<'_>| writeln!(text, "{line}").expect("memory");
-        line(format_args!("{}", self.machine));
+        line(format_args!("{}\n\n{}", self.machine, self.bare_copies()));
         for (section, rows) in self.sections() {
             line(format_args!("\n### {}\n\n{}\n", section.title, section.note));
             let titles: String =
@@ -194,6 +199,18 @@ impl Report {
             }
         }
         text
+    }
+
+    /// What copying costs here, in a sentence.
+    fn bare_copies(&self) -> String {
+        let costs = SIZES.iter().enumerate().map(|(k, size)| {
+            let cycles = Spread::of(self.bare_copy_cycles.iter().map(|sizes| sizes[k]));
+            format!("{size} bytes {}", cycles.text(0))
+        });
+        let costs = costs.collect::<Vec<_>>().join(", ");
+        format!(
+            "A bare `memcpy` of a frame between buffers beyond the second-level cache, in cycles: {costs}."
+        )
     }
 
     /// Rows by kind.
@@ -356,6 +373,7 @@ impl fmt::Display for Report {
             }
             write_aligned(out, &table)?;
         }
+        writeln!(out, "\n{}", self.bare_copies())?;
         if self.left_out > 0 {
             writeln!(out, "\n{} runs were left out: the cores were not ours alone", self.left_out)?;
         }
@@ -390,7 +408,7 @@ mod tests {
     use crate::measure::figures;
 
     fn report() -> Report {
-        let mut results = Results::default();
+        let mut results = Results { bare_copies: vec![[8.0, 120.0, 390.0]], ..Results::default() };
         let mut add = |system, placement, values: &[f64]| {
             let run = |&cycles: &f64| Run {
                 placement,

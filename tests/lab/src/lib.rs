@@ -29,7 +29,7 @@ pub use guest::{Guest, GuestOptions, Migration, Output};
 pub use guest_image::GuestImage;
 pub use huge_pages::HugePages;
 pub use namespace::Namespace;
-pub use placement::{Placement, ping_pong_ns};
+pub use placement::{Placement, pin, ping_pong_ns};
 pub use played::{Felt, PlayedGuest, Traffic, TrafficOptions};
 pub use process::{Paused, Process, cpu_time, poll_thread_wait, resident_bytes, run_to_end, stolen_time};
 pub use testpmd::{PortStats, Testpmd, TestpmdOptions, VirtioUser};
