@@ -108,6 +108,14 @@ impl Forwarding {
         load.command("stop")?;
         load.drain()?;
         let mpps = if received == 0 { f64::NAN } else { received as f64 / seconds / 1e6 };
-        Ok(figures([("mpps", mpps), ("cycles_per_frame", cycles_per_frame(work))]))
+        let mut figures = figures([("mpps", mpps), ("cycles_per_frame", cycles_per_frame(work))]);
+        if work.idle_cycles > 0 {
+            let all = work.busy_cycles + work.idle_cycles;
+            figures.insert("busy_percent".to_owned(), 100.0 * work.busy_cycles as f64 / all as f64);
+        }
+        if work.bursts > 0 {
+            figures.insert("burst".to_owned(), work.frames as f64 / work.bursts as f64);
+        }
+        Ok(figures)
     }
 }

@@ -125,7 +125,7 @@ pub fn run(options: &Options, mut each: impl FnMut(&Report) -> Result<()>) -> Re
     for (index, group) in groups.iter().enumerate() {
         let minutes = start.elapsed().as_secs_f64() / 60.0;
         eprintln!("-- {}/{} after {minutes:.1} min: {}", index + 1, groups.len(), group.names().join(" "));
-        results.bare_copies.push(bare_copy::cycles_per_frame(options.switch_core)?);
+        results.bare_copies.push(bare_copy::cycles_per_frame(options.switch_core, pages)?);
         run_group(&bench, group, start, &mut results);
         each(&Report::new(&bench, &results))?;
     }

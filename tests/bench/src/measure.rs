@@ -197,6 +197,7 @@ pub(crate) fn work_since(before: Work, now: Work) -> Work {
         busy_cycles: now.busy_cycles.saturating_sub(before.busy_cycles),
         idle_cycles: now.idle_cycles.saturating_sub(before.idle_cycles),
         frames: now.frames.saturating_sub(before.frames),
+        bursts: now.bursts.saturating_sub(before.bursts),
         sleeps: now.sleeps.saturating_sub(before.sleeps),
     }
 }

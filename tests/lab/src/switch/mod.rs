@@ -133,6 +133,8 @@ pub struct Work {
     pub idle_cycles: u64,
     /// Frames received in busy rounds.
     pub frames: u64,
+    /// Rounds that moved frames; 0 of a system that does not count them.
+    pub bursts: u64,
     /// Times the poll loop went to sleep; 0 of a system that does not.
     pub sleeps: u64,
 }

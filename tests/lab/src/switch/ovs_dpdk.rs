@@ -266,7 +266,7 @@ fn parse_work(text: &str) -> Option<Work> {
         busy_cycles: number_after(text, "processing cycles:")?,
         idle_cycles: number_after(text, "idle cycles:")?,
         frames: number_after(text, "packets received:")?,
-        sleeps: 0,
+        ..Work::default()
     })
 }
 
@@ -307,7 +307,12 @@ mod tests {
     fn work_is_that_of_the_pmd_thread() {
         let text = "pmd thread numa_id 0 core_id 0:\n  packets received: 9287040\n  idle cycles: 48755444 (1.29%)\n  \
             processing cycles: 3738886330 (98.71%)\nmain thread:\n  packets received: 1\n";
-        let work = Work { busy_cycles: 3_738_886_330, idle_cycles: 48_755_444, frames: 9_287_040, sleeps: 0 };
+        let work = Work {
+            busy_cycles: 3_738_886_330,
+            idle_cycles: 48_755_444,
+            frames: 9_287_040,
+            ..Work::default()
+        };
         assert_eq!(parse_work(text), Some(work));
     }
 

@@ -245,6 +245,7 @@ impl Switch for Ringway {
             busy_cycles: sum("busy_cycles")?,
             idle_cycles: sum("idle_cycles")?,
             frames: sum("frames")?,
+            bursts: sum("bursts")?,
             sleeps: sum("sleeps")?,
         })
     }
