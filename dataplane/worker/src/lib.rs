@@ -32,6 +32,6 @@ pub use partition::{
     PARTITIONS_MAX, Part, Partition, PartitionCounters, Partitions, Queues, Sorted, Source, Spread,
 };
 pub use plane::{BridgePlane, Outcome, Plane, PortPlane, Rules, TxPort, Verdict};
-pub use poll::{Clock, Idle, Worker, WorkerConfig};
+pub use poll::{Clock, Idle, WORTH_SLEEPING_US, Worker, WorkerConfig};
 pub use punt::{PUNT_BYTES, Punt, PuntQueue};
 pub use stats::{BURST_BUCKETS, CYCLE_BUCKETS, Stage, WorkerStats};

@@ -24,11 +24,36 @@ const HELD_POLLS: u16 = 1024;
 pub enum Idle {
     /// Keeps polling: the core is busy, the first frame never waits.
     Poll,
-    /// Polls for this long after the last frame, then asks for notifications and sleeps.
+    /// Polls for this long after the last frame, then asks for notifications and sleeps. While sleeps are short, it polls
+    /// on for longer, up to [`WORTH_SLEEPING_US`].
     Sleep {
         /// Microseconds.
         after_us: u64,
     },
+}
+
+/// Sleep that lasts longer is worth being woken from, which takes some 50 to 100 µs during which frames wait.
+pub const WORTH_SLEEPING_US: u64 = 2_000;
+
+/// How long a worker polls on after the last frame, in ticks. It doubles with each sleep that was too short to be worth
+/// it (as guests' halt polling does in KVM, `grow_halt_poll_ns` in virt/kvm/kvm_main.c of Linux), and a long one ends that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Patience {
+    now: u64,
+    least: u64,
+    worth: u64,
+}
+
+impl Patience {
+    fn new(after_us: u64, hz: u64) -> Patience {
+        let ticks = |us: u64| us * hz / 1_000_000;
+        Patience { now: ticks(after_us), least: ticks(after_us), worth: ticks(WORTH_SLEEPING_US) }
+    }
+
+    fn slept(&mut self, ticks: u64) {
+        self.now =
+            if ticks < self.worth { (2 * self.now).min(self.worth).max(self.least) } else { self.least };
+    }
 }
 
 /// The time base all workers and the control thread share.
@@ -143,18 +168,25 @@ impl Worker {
     pub fn run(mut self) {
         let mut now = cycles::now();
         let mut last_frame = now;
+        let mut patience = match self.idle {
+            Idle::Poll => None,
+            Idle::Sleep { after_us } => Some(Patience::new(after_us, self.clock.hz())),
+        };
         while !self.stopped {
             let moved = self.turn(now);
             let end = cycles::now();
             if moved > 0 {
                 last_frame = end;
-            } else if let Idle::Sleep { after_us } = self.idle
+            } else if let Some(patience) = &mut patience
                 && !self.stopped
-                && end.saturating_sub(last_frame) > after_us * self.clock.hz() / 1_000_000
+                && self.idle != Idle::Poll
+                && end.saturating_sub(last_frame) > patience.now
                 && self.sleep()
             {
                 last_frame = cycles::now();
-                self.stats.idle_cycles.add(last_frame.saturating_sub(end));
+                let slept = last_frame.saturating_sub(end);
+                patience.slept(slept);
+                self.stats.idle_cycles.add(slept);
             }
             now = cycles::now();
         }
@@ -366,4 +398,27 @@ impl Worker {
 /// Edge-triggered: a notification wakes once and needs no read to be over.
 fn watch(epoll: &OwnedFd, fd: BorrowedFd<'_>) -> rustix::io::Result<()> {
     epoll::add(epoll, fd, epoll::EventData::new_u64(0), epoll::EventFlags::IN | epoll::EventFlags::ET)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_that_keep_coming_are_polled_for_and_rare_ones_slept_for() {
+        let mut patience = Patience::new(50, 1_000_000);
+        let slept = |patience: &mut Patience, ticks| {
+            patience.slept(ticks);
+            patience.now
+        };
+        let grown: Vec<u64> = (0..7).map(|_| slept(&mut patience, 700)).collect();
+        assert_eq!(grown, [100, 200, 400, 800, 1600, 2000, 2000]);
+        assert_eq!(slept(&mut patience, 5_000), 50);
+        // Whoever wants longer than that has it.
+        let mut patience = Patience::new(10_000, 1_000_000);
+        assert_eq!((slept(&mut patience, 1), slept(&mut patience, 5_000)), (10_000, 10_000));
+        // Nothing at all stays nothing at all.
+        let mut patience = Patience::new(0, 1_000_000);
+        assert_eq!(slept(&mut patience, 1), 0);
+    }
 }

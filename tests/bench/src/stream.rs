@@ -6,12 +6,15 @@ use lab::switch::{OvsDpdk, PortKind, Ringway, Switch, System, ringway_binary};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::measure::{Bench, Measure, Outcome, figures, work_since};
 use crate::section::{STREAM, Section};
 
-const CONNECT: Duration = Duration::from_secs(1);
+/// For the stream to begin: OVS-DPDK makes its buffers, seconds' work, when the first guest is there.
+const BEGIN: Duration = Duration::from_secs(20);
+/// Frames that only a stream sends.
+const BEGUN: u64 = 100;
 const END: Duration = Duration::from_secs(10);
 
 /// A stream.
@@ -74,8 +77,10 @@ impl Measure for TcpStream {
             let mut taker = self.guest(bench, dir.path(), 1, &plan.socket(1))?;
             let mut sender = self.guest(bench, dir.path(), 0, &plan.socket(0))?;
             let before = switch.work()?;
-            // A switch that looks for its guests once a second finds them a second later.
-            std::thread::sleep(CONNECT);
+            let started = Instant::now();
+            while work_since(before, switch.work()?).frames < BEGUN && started.elapsed() < BEGIN {
+                std::thread::sleep(Duration::from_millis(50));
+            }
             std::thread::sleep(Duration::from_secs_f64(bench.seconds(5.0)));
             let work = work_since(before, switch.work()?);
             let reports = [report(&mut sender)?, report(&mut taker)?];
