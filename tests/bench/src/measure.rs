@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use lab::switch::{Plan, Switch, System, Work};
-use lab::{Pages, Paused, Placement, ping_pong_ns, poll_thread_wait, stolen_time};
+use lab::{Pages, Paused, Placement, other_threads_run, ping_pong_ns, poll_thread_wait, stolen_time};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -156,7 +156,8 @@ impl Bench<'_> {
     fn watch(&self, switch: u32, load: Option<u32>) -> Result<Watch> {
         let mut polling = vec![(switch, self.options.switch_core)];
         polling.extend(load.map(|pid| (pid, self.options.load_core)));
-        let mut watch = Watch { before: Vec::new(), start: Instant::now(), polling };
+        let helpers_before = other_threads_run(switch)?;
+        let mut watch = Watch { before: Vec::new(), switch, helpers_before, start: Instant::now(), polling };
         watch.before = watch.kept_off()?;
         Ok(watch)
     }
@@ -171,6 +172,9 @@ impl Bench<'_> {
 /// How long threads that poll did not have their cores.
 struct Watch {
     before: Vec<Duration>,
+    /// The switch, whose other threads are part of it, and what they had run.
+    switch: u32,
+    helpers_before: Duration,
     start: Instant,
     polling: Vec<(u32, usize)>,
 }
@@ -185,8 +189,9 @@ impl Watch {
     fn others_share(&self) -> Result<f64> {
         let seconds = self.start.elapsed().as_secs_f64();
         let after = self.kept_off()?;
-        let waited =
-            self.before.iter().zip(after).map(|(before, after)| after.saturating_sub(*before).as_secs_f64());
+        let helpers = other_threads_run(self.switch)?.saturating_sub(self.helpers_before);
+        let waited = self.before.iter().zip(after);
+        let waited = waited.map(|(before, after)| after.saturating_sub(*before + helpers).as_secs_f64());
         Ok(waited.fold(0.0, f64::max) / seconds)
     }
 }

@@ -31,7 +31,9 @@ pub use huge_pages::HugePages;
 pub use namespace::Namespace;
 pub use placement::{Placement, pin, ping_pong_ns};
 pub use played::{Felt, PlayedGuest, Traffic, TrafficOptions};
-pub use process::{Paused, Process, cpu_time, poll_thread_wait, resident_bytes, run_to_end, stolen_time};
+pub use process::{
+    Paused, Process, cpu_time, other_threads_run, poll_thread_wait, resident_bytes, run_to_end, stolen_time,
+};
 pub use testpmd::{PortStats, Testpmd, TestpmdOptions, VirtioUser};
 
 use std::path::PathBuf;

@@ -226,20 +226,35 @@ pub fn cpu_time(pid: u32) -> Result<Duration> {
 }
 
 /// Time the busiest thread of process `pid` (of a poll-mode program: the one that polls) has spent waiting for a core
-/// somebody else had. From `/proc/PID/task/*/schedstat`: time run, time waited, in nanoseconds.
+/// somebody else had.
 ///
 /// # Errors
 /// When the process has gone, or the kernel does not keep scheduler statistics.
 pub fn poll_thread_wait(pid: u32) -> Result<Duration> {
-    let mut busiest = (0u64, 0u64);
+    Ok(threads(pid)?.into_iter().max().unwrap_or_default().1)
+}
+
+/// Time all threads of process `pid` but the busiest have run.
+///
+/// # Errors
+/// As [`poll_thread_wait`].
+pub fn other_threads_run(pid: u32) -> Result<Duration> {
+    let mut threads = threads(pid)?;
+    threads.sort();
+    threads.pop();
+    Ok(threads.into_iter().map(|(ran, _)| ran).sum())
+}
+
+/// Each thread of a process: time run, time waited for a core. From `/proc/PID/task/*/schedstat`.
+fn threads(pid: u32) -> Result<Vec<(Duration, Duration)>> {
+    let mut threads = Vec::new();
     for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
         let stat = std::fs::read_to_string(task?.path().join("schedstat"))?;
         let mut fields = stat.split_whitespace().map(str::parse);
-        let (ran, waited) =
-            (fields.next().context("an empty schedstat")??, fields.next().context("a short schedstat")??);
-        busiest = busiest.max((ran, waited));
+        let mut time = || anyhow::Ok(Duration::from_nanos(fields.next().context("a short schedstat")??));
+        threads.push((time()?, time()?));
     }
-    Ok(Duration::from_nanos(busiest.1))
+    Ok(threads)
 }
 
 /// Time the hypervisor has kept a core from this machine since its start (`steal` in `/proc/stat`).
