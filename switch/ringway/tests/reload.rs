@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 struct Running {
@@ -176,4 +177,41 @@ fn what_is_fixed_while_the_switch_runs_is_refused_by_name() {
     let error = running.reload("[memory]\npool_buffers = 1000\n").unwrap_err();
     assert!(error.contains("nothing was changed") && error.contains("memory.pool_buffers"), "{error}");
     assert_eq!(running.ports(), ["vm0"]);
+}
+
+/// Sends a signal to the switch in such a way that any of its threads may be the one that the kernel interrupts.
+fn signal(running: &Running, signal: Signal) {
+    let pid = Pid::from_child(&running.child);
+    let send = |signal| kill_process(pid, signal).expect("the switch is there");
+    send(Signal::STOP);
+    let stat = format!("/proc/{}/stat", pid.as_raw_nonzero());
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !std::fs::read_to_string(&stat).expect("the switch is there").contains(") T ") {
+        assert!(Instant::now() < deadline, "the switch doesn't stand still");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    send(signal);
+    send(Signal::CONT);
+}
+
+#[test]
+fn signals_reach_the_switch_whichever_thread_is_free() {
+    let mut running = Running::start(&vhost("vm0"));
+    for n in 0..8 {
+        let wanted: Vec<_> = ["vm0", "vm1"][..1 + (n + 1) % 2].to_vec();
+        let ports: String = wanted.iter().map(|name| vhost(name)).collect();
+        std::fs::write(running.path("switch.toml"), with_paths(&ports, &running.dir)).unwrap();
+        signal(&running, Signal::HUP);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while running.ports() != wanted {
+            assert!(Instant::now() < deadline, "the {n}. SIGHUP is lost");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    signal(&running, Signal::TERM);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while running.child.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < deadline, "SIGTERM is lost");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
