@@ -9,6 +9,7 @@
 //! Rules kept throughout: every wait has a deadline; a child dies with its owner; a log is quoted when something fails.
 
 mod arm_host;
+pub mod dpaa2;
 mod footprint;
 mod guest;
 mod guest_image;

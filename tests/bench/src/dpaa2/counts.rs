@@ -1,24 +1,21 @@
 //! Stores, lines and instructions of each driver.
 
 use anyhow::{Context as _, Result, ensure};
-use lab::{Process, run_to_end, target_dir, wait_until};
+use lab::dpaa2::{Control, OnModel, Options};
+use lab::{run_to_end, target_dir, wait_until};
 use serde_json::Value;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{BURSTS, Cost, What};
 use crate::instructions;
 
 const LIMIT: Duration = Duration::from_secs(60);
-const START_LIMIT: Duration = Duration::from_secs(40);
-const COMMAND_LIMIT: Duration = Duration::from_secs(15);
-const PROMPT: &str = "testpmd> ";
 /// Turns of our driver that are counted: buffers come and go in sevens, so a multiple of 7.
 const TURNS: u32 = 1400;
 /// Frames of DPDK's driver that are counted, at least.
 const FRAMES: u64 = 20_000;
+/// Buffers of DPDK's driver.
+const BUFFERS: u64 = 4096;
 
 /// What a frame costs with our driver.
 pub(super) fn ringway(soc: &str, what: What, burst: u32) -> Result<Cost> {
@@ -48,12 +45,16 @@ pub(super) fn instructions(soc: &str, what: What, burst: u32) -> Result<f64> {
 /// What a frame costs with DPDK's driver, for each burst.
 pub(super) fn dpdk(soc: &str, what: What) -> Result<[Option<Cost>; BURSTS.len()]> {
     let dir = tempfile::Builder::new().prefix("rw-bench-").tempdir()?;
-    let mut testpmd = OnModel::start(dir.path(), &board(soc, what))?;
+    let (control, mut environment) = Control::of_own_model(dir.path(), &board(soc, what))?;
+    environment.push("DPRC=dprc.2".into());
+    let options = Options { environment: &environment, cores: 1, buffers: BUFFERS, ..Options::default() };
+    let mut testpmd = OnModel::start("testpmd", dir.path(), control, &options)?;
     let mut costs = [None; BURSTS.len()];
-    for (burst, cost) in BURSTS.into_iter().zip(&mut costs) {
-        *cost = Some(testpmd.cost(what, burst)?);
+    for (burst, of_burst) in BURSTS.into_iter().zip(&mut costs) {
+        *of_burst = Some(cost(&mut testpmd, what, burst)?);
     }
-    testpmd.quit()?;
+    let violations = testpmd.quit()?["violations_total"].clone();
+    ensure!(violations == 0, "{violations} rules were broken");
     Ok(costs)
 }
 
@@ -84,109 +85,45 @@ fn board(soc: &str, what: What) -> String {
     )
 }
 
-/// A testpmd whose DPAA2 is a model in its process.
-struct OnModel {
-    process: Process,
-    control: PathBuf,
+/// Frames moved, stores and lines so far.
+fn counts(testpmd: &OnModel, what: What) -> Result<[u64; 3]> {
+    let report = testpmd.model.report()?;
+    let frames = match what {
+        What::Forward | What::Transmit => &report["enqueues"],
+        What::Receive => &report["interfaces"]["dpni.1"]["rx_frames"],
+    };
+    let all = [frames, &report["stores"], &report["lines"]].map(Value::as_u64);
+    all.into_iter()
+        .collect::<Option<Vec<_>>>()
+        .and_then(|all| all.try_into().ok())
+        .context("counts of the model")
 }
 
-impl OnModel {
-    fn start(dir: &Path, board: &str) -> Result<Self> {
-        let (description, control) = (dir.join("board.toml"), dir.join("control"));
-        std::fs::write(&description, board)?;
-        let shim = target_dir().join("release/libdpaa2_shim.so");
-        ensure!(shim.exists(), "{} isn't built", shim.display());
-        let args = [
-            format!("DPAA2_MODEL={}", description.display()),
-            format!("DPAA2_MODEL_CONTROL={}", control.display()),
-            format!("TMPDIR={}", dir.display()),
-            format!("LD_PRELOAD={}", shim.display()),
-            "DPRC=dprc.2".into(),
-            "dpdk-testpmd".into(),
-            "--no-huge".into(),
-            "-m".into(),
-            "128".into(),
-            "--no-pci".into(),
-            "--no-telemetry".into(),
-            "--iova-mode=va".into(),
-            "--lcores=0@0,1@1".into(),
-            format!("--file-prefix=bench-{}", std::process::id()),
-            "--".into(),
-            "-i".into(),
-            "--nb-cores=1".into(),
-            "--total-num-mbufs=4096".into(),
-        ];
-        let process = Process::start("testpmd", dir, "env", &args)?;
-        let mut this = Self { process, control };
-        let log = this.process.expect("prompt of testpmd", 0, START_LIMIT, |log| log.contains(PROMPT))?;
-        ensure!(!log.contains("No probed ethernet devices"), "testpmd has no port:\n{log}");
-        Ok(this)
-    }
+/// Waits until so many more frames were moved and returns the counts then.
+fn after(testpmd: &OnModel, what: What, frames: u64) -> Result<[u64; 3]> {
+    let goal = counts(testpmd, what)?[0] + frames;
+    wait_until("frames of testpmd", LIMIT, || {
+        Ok(Some(counts(testpmd, what)?).filter(|counts| counts[0] >= goal))
+    })
+}
 
-    fn command(&mut self, line: &str) -> Result<()> {
-        let from = self.process.log().len();
-        self.process.say(line)?;
-        // The line is echoed first.
-        let is_back = |new: &str| new.split_once('\n').is_some_and(|(_, answer)| answer.contains(PROMPT));
-        self.process.expect(line, from, COMMAND_LIMIT, is_back).map(drop)
-    }
-
-    fn ask(&self, line: &str) -> Result<Value> {
-        let mut stream = UnixStream::connect(&self.control).context("the model's control socket")?;
-        writeln!(stream, "{line}")?;
-        let mut answer = String::new();
-        BufReader::new(stream).read_line(&mut answer)?;
-        serde_json::from_str(&answer).with_context(|| format!("answer to `{line}`: {answer}"))
-    }
-
-    /// Frames moved, stores and lines so far.
-    fn counts(&self, what: What) -> Result<[u64; 3]> {
-        let report = self.ask("report")?;
-        let frames = match what {
-            What::Forward | What::Transmit => &report["enqueues"],
-            What::Receive => &report["interfaces"]["dpni.1"]["rx_frames"],
-        };
-        let all = [frames, &report["stores"], &report["lines"]].map(Value::as_u64);
-        all.into_iter()
-            .collect::<Option<Vec<_>>>()
-            .and_then(|all| all.try_into().ok())
-            .context("counts of the model")
-    }
-
-    /// Waits until so many more frames were moved and returns the counts then.
-    fn after(&self, what: What, frames: u64) -> Result<[u64; 3]> {
-        let goal = self.counts(what)?[0] + frames;
-        wait_until("frames of testpmd", LIMIT, || {
-            Ok(Some(self.counts(what)?).filter(|counts| counts[0] >= goal))
-        })
-    }
-
-    fn cost(&mut self, what: What, burst: u32) -> Result<Cost> {
-        let mode = match what {
-            What::Forward => "io",
-            What::Receive => "rxonly",
-            What::Transmit => "txonly",
-        };
-        self.command(&format!("set burst {burst}"))?;
-        self.command(&format!("set fwd {mode}"))?;
-        // Frames enough in the loop that no poll finds it empty.
-        self.command(if what == What::Forward { "start tx_first 4" } else { "start" })?;
-        // Caches of buffers are as full as they get.
-        self.after(what, FRAMES / 4)?;
-        self.ask("count-lines")?;
-        self.after(what, FRAMES / 4)?;
-        let before = self.counts(what)?;
-        let after = self.after(what, FRAMES)?;
-        self.command("stop")?;
-        let [frames, stores, lines] = std::array::from_fn(|i| (after[i] - before[i]) as f64);
-        Ok(Cost { stores: stores / frames, lines: lines / frames })
-    }
-
-    fn quit(mut self) -> Result<()> {
-        let violations = self.ask("report")?["violations_total"].clone();
-        ensure!(violations == 0, "{violations} rules were broken");
-        self.process.say("quit")?;
-        self.process.wait(COMMAND_LIMIT)?;
-        Ok(())
-    }
+fn cost(testpmd: &mut OnModel, what: What, burst: u32) -> Result<Cost> {
+    let mode = match what {
+        What::Forward => "io",
+        What::Receive => "rxonly",
+        What::Transmit => "txonly",
+    };
+    testpmd.command(&format!("set burst {burst}"))?;
+    testpmd.command(&format!("set fwd {mode}"))?;
+    // Frames enough in the loop that no poll finds it empty.
+    testpmd.command(if what == What::Forward { "start tx_first 4" } else { "start" })?;
+    // Caches of buffers are as full as they get.
+    after(testpmd, what, FRAMES / 4)?;
+    testpmd.model.ask("count-lines")?;
+    after(testpmd, what, FRAMES / 4)?;
+    let before = counts(testpmd, what)?;
+    let after = after(testpmd, what, FRAMES)?;
+    testpmd.command("stop")?;
+    let [frames, stores, lines] = std::array::from_fn(|i| (after[i] - before[i]) as f64);
+    Ok(Cost { stores: stores / frames, lines: lines / frames })
 }

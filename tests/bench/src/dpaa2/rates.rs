@@ -4,8 +4,9 @@
 //! preload library stands for VFIO. So they compare switches that reach the model in the same way, and say nothing of boards.
 
 use anyhow::{Context as _, Result, ensure};
+use lab::dpaa2::shim;
 use lab::switch::{OvsDpdk, Plan, Port, PortKind, Ringway, Switch, toml_of};
-use lab::{Pages, Testpmd, TestpmdOptions, VirtioUser, target_dir};
+use lab::{Pages, Testpmd, TestpmdOptions, VirtioUser};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -74,13 +75,11 @@ fn plan(dir: &Path, to: Port) -> Plan {
 
 /// Variables that make a program find the model as VFIO devices.
 fn preload(dir: &Path) -> Result<Vec<String>> {
-    let shim = target_dir().join("release/libdpaa2_shim.so");
-    ensure!(shim.exists(), "{} isn't built", shim.display());
     Ok(vec![
         format!("DPAA2_MODEL={}", dir.join("board.toml").display()),
         "DPRC=dprc.2".into(),
         format!("TMPDIR={}", dir.display()),
-        format!("LD_PRELOAD={}", shim.display()),
+        format!("LD_PRELOAD={}", shim()?.display()),
     ])
 }
 

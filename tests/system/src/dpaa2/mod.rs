@@ -3,12 +3,11 @@
 mod switch;
 mod testpmd;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
+use lab::dpaa2::Control;
 use lab::{Process, target_dir, wait_until};
 use serde_json::Value;
 use std::fmt::Write as _;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,13 +18,6 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(15);
 
 pub(crate) fn scenarios() -> impl Iterator<Item = &'static Scenario> {
     testpmd::SCENARIOS.iter().chain(switch::SCENARIOS)
-}
-
-/// The preload library.
-fn shim() -> Result<PathBuf> {
-    let shim = target_dir().join("release/libdpaa2_shim.so");
-    ensure!(shim.exists(), "{} isn't built", shim.display());
-    Ok(shim)
 }
 
 /// How a board's dpnis are wired.
@@ -60,75 +52,6 @@ fn board(soc: &str, ports: usize, wiring: Wiring) -> String {
     text
 }
 
-/// The control socket of a model.
-#[derive(Clone)]
-struct Control(PathBuf);
-
-impl Control {
-    /// Of a model that will live in the process of a program below the preload library, and what tells it so.
-    fn of_own_model(dir: &Path, board: &str) -> Result<(Self, Vec<String>)> {
-        let (description, control) = (dir.join("board.toml"), dir.join("control"));
-        std::fs::write(&description, board)?;
-        let environment = vec![
-            format!("DPAA2_MODEL={}", description.display()),
-            format!("DPAA2_MODEL_CONTROL={}", control.display()),
-        ];
-        Ok((Self(control), environment))
-    }
-
-    /// Counters and audit.
-    fn report(&self) -> Result<Value> {
-        self.ask("report")
-    }
-
-    /// Asks the model.
-    fn ask(&self, line: &str) -> Result<Value> {
-        let mut stream = UnixStream::connect(&self.0).context("the model's control socket")?;
-        writeln!(stream, "{line}")?;
-        let mut answer = String::new();
-        BufReader::new(stream).read_line(&mut answer)?;
-        let answer: Value =
-            serde_json::from_str(&answer).with_context(|| format!("answer to `{line}`: {answer}"))?;
-        if let Some(error) = answer.get("error") {
-            bail!("model: `{line}`: {error}");
-        }
-        Ok(answer)
-    }
-
-    /// A counter of an interface.
-    fn counter(&self, dpni: usize, name: &str) -> Result<u64> {
-        let report = self.report()?;
-        report["interfaces"][format!("dpni.{dpni}")][name]
-            .as_u64()
-            .with_context(|| format!("no counter {name}"))
-    }
-
-    /// Waits until an interface's counter is more than `least`.
-    fn reaches(&self, dpni: usize, name: &str, least: u64) -> Result<u64> {
-        wait_until(&format!("{name} of dpni.{dpni} above {least}"), COMMAND_LIMIT, || {
-            let value = self.counter(dpni, name)?;
-            Ok((value > least).then_some(value))
-        })
-    }
-
-    /// Puts a frame on a MAC's wire.
-    fn put(&self, dpmac: usize, frame: &[u8]) -> Result<()> {
-        let hex = frame.iter().fold(String::new(), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        });
-        self.ask(&format!("put dpmac.{dpmac} {hex}")).map(drop)
-    }
-
-    /// The oldest frame that was sent to a MAC's wire.
-    fn take(&self, dpmac: usize) -> Result<Option<Vec<u8>>> {
-        let answer = self.ask(&format!("take dpmac.{dpmac}"))?;
-        let Some(text) = answer["frame"].as_str() else { return Ok(None) };
-        let byte = |at: usize| u8::from_str_radix(&text[at..at + 2], 16);
-        Ok(Some((0..text.len()).step_by(2).map(byte).collect::<Result<_, _>>()?))
-    }
-}
-
 /// A model in a process of its own.
 struct Served {
     process: Process,
@@ -144,7 +67,7 @@ impl Served {
         let args = [&description, &socket, &control].map(|path| path.display().to_string());
         let process = Process::start("model", dir, &program.display().to_string(), &args)?;
         wait_until("the model's socket", COMMAND_LIMIT, || Ok(socket.exists().then_some(())))?;
-        Ok(Self { process, socket, model: Control(control) })
+        Ok(Self { process, socket, model: Control::at(control) })
     }
 
     /// What tells the preload library to use it.

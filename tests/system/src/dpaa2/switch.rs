@@ -2,6 +2,7 @@
 //! model as its file says.
 
 use anyhow::{Context as _, Result, ensure};
+use lab::dpaa2::{Control, shim};
 use lab::switch::{Ringway, ringway_binary};
 use lab::{Namespace, Process, run_to_end, wait_until, workspace_root};
 use pcap_port::Capture;
@@ -10,8 +11,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use super::testpmd::OnModel;
-use super::{COMMAND_LIMIT, Control, NEEDS, Served, Wiring, board, check, shim, udp};
+use super::testpmd::{quit, settle, start_on};
+use super::{COMMAND_LIMIT, NEEDS, Served, Wiring, board, check, udp};
 use crate::traffic::{NamespaceHost, ping};
 use crate::{Context, Need, Scenario};
 
@@ -284,7 +285,7 @@ fn with_testpmd(context: &Context) -> Result<()> {
         path("testpmd-sends.pcap").display(),
         path("testpmd-got.pcap").display()
     );
-    let mut testpmd = OnModel::start_on(&context.dir, &served, 2, &[&captures], &["--disable-link-check"])?;
+    let mut testpmd = start_on(&context.dir, &served, 2, &[&captures], &["--disable-link-check"])?;
     testpmd.succeed("set fwd io")?;
     let mut toml = file(&context.dir, "bus = \"vfio\"\ncontainer = \"dprc.3\"", &[2], 3);
     let _ = write!(
@@ -301,11 +302,11 @@ fn with_testpmd(context: &Context) -> Result<()> {
     switch.wait_for_port("wire2", "all frames", |row| {
         (count(row, "rx_frames"), count(row, "tx_frames")) == all
     })?;
-    testpmd.settle()?;
+    settle(&testpmd)?;
     testpmd.command("stop")?;
     check_sandbox(&switch.process().log())?;
     switch.finish()?;
-    testpmd.quit()?;
+    quit(testpmd)?;
     ensure!(
         read_capture(&path("ringway-got.pcapng"))? == of_testpmd,
         "what Ringway received isn't what testpmd sent"

@@ -6,13 +6,14 @@
 //! and every buffer accounted for.
 
 use anyhow::{Context as _, Result, ensure};
-use lab::{Process, wait_until};
+use lab::dpaa2::{Control, OnModel, Options, shim};
+use lab::wait_until;
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{COMMAND_LIMIT, Control, NEEDS, OWN, Served, Wiring, board, check, shim, udp};
+use super::{COMMAND_LIMIT, NEEDS, OWN, Served, Wiring, board, check, udp};
 use crate::{Context, Scenario};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
@@ -55,130 +56,78 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("dpaa2/event-selftest", NEEDS, event_selftest),
 ];
 
-const PROMPT: &str = "testpmd> ";
-const START_LIMIT: Duration = Duration::from_secs(40);
 /// Packet buffers of testpmd's pool.
 const BUFFERS: u64 = 4096;
 
-/// A testpmd on the model.
-pub(super) struct OnModel {
-    process: Process,
-    pub(super) model: Control,
+/// Starts a testpmd on a model in its own process.
+fn start(dir: &Path, board: &str, cores: usize, arguments: &[&str]) -> Result<OnModel> {
+    start_with(dir, board, cores, &[], arguments)
 }
 
-impl OnModel {
-    /// Starts one on a model in its own process.
-    fn start(dir: &Path, board: &str, cores: usize, arguments: &[&str]) -> Result<Self> {
-        Self::start_with(dir, board, cores, &[], arguments)
-    }
+/// As [`start`], with more arguments for DPDK itself.
+fn start_with(dir: &Path, board: &str, cores: usize, dpdk: &[&str], arguments: &[&str]) -> Result<OnModel> {
+    let (control, mut environment) = Control::of_own_model(dir, board)?;
+    environment.push("DPRC=dprc.2".into());
+    let options = Options { environment: &environment, cores, dpdk, arguments, ..OPTIONS };
+    start_below("testpmd", dir, control, options)
+}
 
-    /// As [`OnModel::start`], with more arguments for DPDK itself.
-    fn start_with(dir: &Path, board: &str, cores: usize, dpdk: &[&str], arguments: &[&str]) -> Result<Self> {
-        let (control, mut model) = Control::of_own_model(dir, board)?;
-        model.push("DPRC=dprc.2".into());
-        Self::start_below("testpmd", dir, control, &model, cores, dpdk, arguments)
-    }
+/// Starts a testpmd on a container of a model in another process, with more arguments for DPDK itself and for testpmd.
+pub(super) fn start_on(
+    dir: &Path,
+    served: &Served,
+    container: u32,
+    dpdk: &[&str],
+    arguments: &[&str],
+) -> Result<OnModel> {
+    let environment = [served.variable(), format!("DPRC=dprc.{container}")];
+    let name = format!("testpmd-{container}");
+    let options = Options { environment: &environment, dpdk, arguments, ..OPTIONS };
+    start_below(&name, dir, served.model.clone(), options)
+}
 
-    /// Starts one on a container of a model in another process, with more arguments for DPDK itself and for testpmd.
-    pub(super) fn start_on(
-        dir: &Path,
-        served: &Served,
-        container: u32,
-        dpdk: &[&str],
-        arguments: &[&str],
-    ) -> Result<Self> {
-        let model = [served.variable(), format!("DPRC=dprc.{container}")];
-        let name = format!("testpmd-{container}");
-        Self::start_below(&name, dir, served.model.clone(), &model, 1, dpdk, arguments)
-    }
+const OPTIONS: Options<'static> =
+    Options { environment: &[], cores: 1, buffers: BUFFERS, dpdk: &[], arguments: &[] };
 
-    fn start_below(
-        name: &str,
-        dir: &Path,
-        model: Control,
-        environment: &[String],
-        cores: usize,
-        dpdk: &[&str],
-        arguments: &[&str],
-    ) -> Result<Self> {
-        // stdbuf's own preload library must stay in the list, or counters would appear only at the end.
-        let preload = format!("LD_PRELOAD={}:$LD_PRELOAD exec \"$@\"", shim()?.display());
-        let mut args: Vec<String> = environment.to_vec();
-        args.push(format!("TMPDIR={}", dir.display()));
-        let lcores: Vec<String> = (0..=cores).map(|core| format!("{core}@{}", core % 2)).collect();
-        args.extend(["stdbuf", "-oL", "sh", "-c", &preload, "sh", "dpdk-testpmd"].map(String::from));
-        args.extend(
-            ["--no-huge", "-m", "128", "--no-pci", "--no-telemetry", "--iova-mode=va"].map(String::from),
-        );
-        args.push(format!("--lcores={}", lcores.join(",")));
-        args.push(format!("--file-prefix={name}-{}", std::process::id()));
-        args.extend(dpdk.iter().map(|argument| (*argument).to_owned()));
-        args.extend(["--".into(), "-i".into(), format!("--nb-cores={cores}")]);
-        // What is left in the queues between two starts is to be counted, not thrown away.
-        args.push("--no-flush-rx".into());
-        args.push(format!("--total-num-mbufs={BUFFERS}"));
-        args.extend(arguments.iter().map(|argument| (*argument).to_owned()));
-        let process = Process::start(name, dir, "env", &args)?;
-        let mut this = Self { process, model };
-        let log = this.process.expect("prompt of testpmd", 0, START_LIMIT, |log| log.contains(PROMPT))?;
-        ensure!(!log.contains("No probed ethernet devices"), "testpmd has no port:\n{log}");
-        Ok(this)
-    }
+fn start_below(name: &str, dir: &Path, model: Control, options: Options<'_>) -> Result<OnModel> {
+    // What is left in the queues between two starts is to be counted, not thrown away.
+    let arguments = [&["--no-flush-rx"], options.arguments].concat();
+    OnModel::start(name, dir, model, &Options { arguments: &arguments, ..options })
+}
 
-    /// Types a line at the prompt and returns what is printed until the next one.
-    pub(super) fn command(&mut self, line: &str) -> Result<String> {
-        let from = self.process.log().len();
-        self.process.say(line)?;
-        // The line is echoed first; other threads may print behind the next prompt.
-        let is_back = |new: &str| new.split_once('\n').is_some_and(|(_, answer)| answer.contains(PROMPT));
-        self.process.expect(line, from, COMMAND_LIMIT, is_back)
-    }
+fn create_flow(testpmd: &mut OnModel, rule: &str) -> Result<()> {
+    let said = testpmd.command(&format!("flow create 0 {rule}"))?;
+    ensure!(said.contains("created"), "`{rule}`: {said}");
+    Ok(())
+}
 
-    /// As [`OnModel::command`], for commands that print nothing when they succeed.
-    pub(super) fn succeed(&mut self, line: &str) -> Result<()> {
-        let said = self.command(line)?;
-        let complaint =
-            ["error", "Bad", "fail", "Invalid", "not supported"].iter().find(|word| said.contains(**word));
-        ensure!(complaint.is_none(), "`{line}`: {said}");
-        Ok(())
-    }
+/// Waits until a forwarding testpmd has taken everything out of the queues and looked at it.
+pub(super) fn settle(testpmd: &OnModel) -> Result<()> {
+    let dequeues = |report: &Value| report["dequeues"].as_u64().unwrap_or(0);
+    let report = wait_until("empty queues", COMMAND_LIMIT, || {
+        let report = testpmd.model.report()?;
+        Ok((report["queued_frames"] == 0).then_some(report))
+    })?;
+    // The driver keeps one more result per queue until it has asked for the next one.
+    let seen = dequeues(&report) + 50;
+    wait_until("more polls", COMMAND_LIMIT, || Ok((dequeues(&testpmd.model.report()?) > seen).then_some(())))
+}
 
-    fn create_flow(&mut self, rule: &str) -> Result<()> {
-        let said = self.command(&format!("flow create 0 {rule}"))?;
-        ensure!(said.contains("created"), "`{rule}`: {said}");
-        Ok(())
-    }
+/// Stops forwarding and takes what is left out of the queues; gives what all streams received and sent since `start`.
+fn stop_and_drain(testpmd: &mut OnModel) -> Result<Streams> {
+    let mut streams = Streams::read(&testpmd.command("stop")?);
+    testpmd.succeed("set fwd rxonly")?;
+    testpmd.command("start")?;
+    settle(testpmd)?;
+    streams += Streams::read(&testpmd.command("stop")?);
+    Ok(streams)
+}
 
-    /// Waits until a forwarding testpmd has taken everything out of the queues and looked at it.
-    pub(super) fn settle(&self) -> Result<()> {
-        let dequeues = |report: &Value| report["dequeues"].as_u64().unwrap_or(0);
-        let report = wait_until("empty queues", COMMAND_LIMIT, || {
-            let report = self.model.report()?;
-            Ok((report["queued_frames"] == 0).then_some(report))
-        })?;
-        // The driver keeps one more result per queue until it has asked for the next one.
-        let seen = dequeues(&report) + 50;
-        wait_until("more polls", COMMAND_LIMIT, || Ok((dequeues(&self.model.report()?) > seen).then_some(())))
-    }
-
-    /// Stops forwarding and takes what is left out of the queues; gives what all streams received and sent since `start`.
-    fn stop_and_drain(&mut self) -> Result<Streams> {
-        let mut streams = Streams::read(&self.command("stop")?);
-        self.succeed("set fwd rxonly")?;
-        self.command("start")?;
-        self.settle()?;
-        streams += Streams::read(&self.command("stop")?);
-        Ok(streams)
-    }
-
-    /// Leaves in order and looks at what the model has to say.
-    pub(super) fn quit(mut self) -> Result<Value> {
-        let report = self.model.report()?;
-        check(&report)?;
-        self.process.say("quit")?;
-        self.process.wait(COMMAND_LIMIT)?;
-        Ok(report)
-    }
+/// Leaves in order and looks at what the model has to say.
+pub(super) fn quit(testpmd: OnModel) -> Result<Value> {
+    let report = testpmd.quit()?;
+    check(&report)?;
+    Ok(report)
 }
 
 /// What testpmd's own streams counted, by receive queue.
@@ -256,14 +205,14 @@ impl Forward {
         let wiring = if self.ports == 2 { Wiring::Together } else { Wiring::Looped };
         let board = board(self.soc, self.ports, wiring);
         // Two queues, so that testpmd prints what its streams counted.
-        let mut testpmd = OnModel::start(&context.dir, &board, self.cores, &["--rxq=2", "--txq=2"])?;
+        let mut testpmd = start(&context.dir, &board, self.cores, &["--rxq=2", "--txq=2"])?;
         testpmd.succeed(&format!("set fwd {}", self.mode))?;
         testpmd.command("start tx_first")?;
         let enough = 2_000;
         for dpni in 1..=self.ports {
             testpmd.model.reaches(dpni, "rx_frames", enough)?;
         }
-        let streams = testpmd.stop_and_drain()?;
+        let streams = stop_and_drain(&mut testpmd)?;
         let mut model = (0, 0);
         for dpni in 1..=self.ports {
             model.0 += testpmd.model.counter(dpni, "rx_frames")?;
@@ -282,7 +231,7 @@ impl Forward {
             counted.1,
             model.1
         );
-        let report = testpmd.quit()?;
+        let report = quit(testpmd)?;
         let stores = report["stores"].as_u64().unwrap_or(0);
         context.note(format!("{} frames received and {} sent, {stores} stores", model.0, model.1));
         Ok(())
@@ -291,21 +240,21 @@ impl Forward {
 
 fn scatter_gather(context: &Context, soc: &str) -> Result<()> {
     let arguments = ["--rxq=2", "--txq=2", "--tx-offloads=0x8000"];
-    let mut testpmd = OnModel::start(&context.dir, &board(soc, 1, Wiring::Looped), 1, &arguments)?;
+    let mut testpmd = start(&context.dir, &board(soc, 1, Wiring::Looped), 1, &arguments)?;
     testpmd.succeed("set txpkts 64,128,200")?;
     testpmd.command("start tx_first")?;
     testpmd.model.reaches(1, "rx_frames", 2_000)?;
-    let streams = testpmd.stop_and_drain()?;
+    let streams = stop_and_drain(&mut testpmd)?;
     let (frames, bytes) = (testpmd.model.counter(1, "rx_frames")?, testpmd.model.counter(1, "rx_bytes")?);
     ensure!(bytes == frames * 392, "{frames} frames have {bytes} bytes");
     ensure!(streams.received() == frames, "testpmd received {} of {frames}", streams.received());
-    testpmd.quit().map(drop)
+    quit(testpmd).map(drop)
 }
 
 fn jumbo(context: &Context, soc: &str) -> Result<()> {
     // Buffers of 2 KiB: the frames come in and go out in five pieces.
     let arguments = ["--rxq=2", "--txq=2", "--max-pkt-len=9018", "--enable-scatter", "--tx-offloads=0x8000"];
-    let mut testpmd = OnModel::start(&context.dir, &board(soc, 1, Wiring::Held), 1, &arguments)?;
+    let mut testpmd = start(&context.dir, &board(soc, 1, Wiring::Held), 1, &arguments)?;
     testpmd.succeed("set fwd io")?;
     testpmd.command("start")?;
     let mut frame = udp(OWN, [10, 1, 0, 1], (7, 7), None);
@@ -318,13 +267,13 @@ fn jumbo(context: &Context, soc: &str) -> Result<()> {
         let sent = testpmd.model.take(1)?.context("a frame that was sent")?;
         ensure!(sent == frame, "frame {n} came back changed: {} bytes", sent.len());
     }
-    testpmd.stop_and_drain()?;
-    testpmd.quit().map(drop)
+    stop_and_drain(&mut testpmd)?;
+    quit(testpmd).map(drop)
 }
 
 fn rss(context: &Context, soc: &str) -> Result<()> {
     let arguments = ["--rxq=4", "--txq=4", "--rss-udp"];
-    let mut testpmd = OnModel::start(&context.dir, &board(soc, 1, Wiring::Held), 1, &arguments)?;
+    let mut testpmd = start(&context.dir, &board(soc, 1, Wiring::Held), 1, &arguments)?;
     testpmd.succeed("set fwd rxonly")?;
     testpmd.command("start")?;
     let flows = 64;
@@ -334,14 +283,14 @@ fn rss(context: &Context, soc: &str) -> Result<()> {
         }
         testpmd.model.reaches(1, "rx_frames", u64::from(flows) * (round + 1) - 1)?;
     }
-    testpmd.settle()?;
+    settle(&testpmd)?;
     let streams = Streams::read(&testpmd.command("stop")?);
     let queues: Vec<u64> = (0..4).map(|queue| streams.received_by(0, queue)).collect();
     ensure!(queues.iter().sum::<u64>() == u64::from(flows) * 2, "received by queue: {queues:?}");
     ensure!(queues.iter().all(|frames| *frames > 0), "a queue got nothing: {queues:?}");
     ensure!(queues.iter().all(|frames| frames % 2 == 0), "a flow changed its queue: {queues:?}");
     context.note(format!("64 flows on four queues: {queues:?}"));
-    testpmd.quit().map(drop)
+    quit(testpmd).map(drop)
 }
 
 /// Puts frames on the wire; gives how many of them were received and how many filtered.
@@ -357,7 +306,7 @@ fn offer(model: &Control, frames: &[Vec<u8>]) -> Result<(u64, u64)> {
 
 fn filters(context: &Context, soc: &str) -> Result<()> {
     let arguments = ["--rxq=2", "--txq=2"];
-    let mut testpmd = OnModel::start(&context.dir, &board(soc, 1, Wiring::Held), 1, &arguments)?;
+    let mut testpmd = start(&context.dir, &board(soc, 1, Wiring::Held), 1, &arguments)?;
     testpmd.succeed("set fwd rxonly")?;
     testpmd.command("start")?;
     let to = |mac: [u8; 6], tag: Option<u16>| udp(mac, [10, 1, 0, 1], (7, 7), tag);
@@ -380,19 +329,19 @@ fn filters(context: &Context, soc: &str) -> Result<()> {
     ensure!(offer(&testpmd.model, &tagged)? == (2, 1), "VLAN 5 and untagged");
     testpmd.succeed("rx_vlan rm 5 0")?;
     ensure!(offer(&testpmd.model, &tagged)? == (1, 2), "untagged only");
-    testpmd.stop_and_drain()?;
-    testpmd.quit().map(drop)
+    stop_and_drain(&mut testpmd)?;
+    quit(testpmd).map(drop)
 }
 
 fn flow_rules(context: &Context, soc: &str) -> Result<()> {
     let arguments = ["--rxq=4", "--txq=4"];
-    let mut testpmd = OnModel::start(&context.dir, &board(soc, 1, Wiring::Held), 1, &arguments)?;
+    let mut testpmd = start(&context.dir, &board(soc, 1, Wiring::Held), 1, &arguments)?;
     testpmd.succeed("set fwd rxonly")?;
     for rule in [
         "group 0 priority 1 ingress pattern ipv4 dst is 10.1.0.1 / end actions queue index 3 / end",
         "group 0 priority 2 ingress pattern ipv4 dst is 10.2.0.1 / end actions queue index 1 / end",
     ] {
-        testpmd.create_flow(rule)?;
+        create_flow(&mut testpmd, rule)?;
     }
     testpmd.command("start")?;
     for _ in 0..5 {
@@ -401,19 +350,19 @@ fn flow_rules(context: &Context, soc: &str) -> Result<()> {
     for _ in 0..3 {
         testpmd.model.put(1, &udp(OWN, [10, 2, 0, 1], (7, 7), None))?;
     }
-    testpmd.settle()?;
+    settle(&testpmd)?;
     let streams = Streams::read(&testpmd.command("stop")?);
     let queues: Vec<u64> = (0..4).map(|queue| streams.received_by(0, queue)).collect();
     ensure!(queues == [0, 3, 0, 5], "received by queue: {queues:?}");
     testpmd.succeed("flow destroy 0 rule 0")?;
     testpmd.command("start")?;
     testpmd.model.put(1, &udp(OWN, [10, 1, 0, 1], (7, 7), None))?;
-    testpmd.settle()?;
+    settle(&testpmd)?;
     let streams = Streams::read(&testpmd.command("stop")?);
     // This release of the driver has the hardware drop what no rule of the table matches.
     ensure!(streams.received() == 0, "the rule still steers: {streams:?}");
     ensure!(testpmd.model.counter(1, "rx_discarded")? == 1, "what no rule matches is dropped");
-    testpmd.quit().map(drop)
+    quit(testpmd).map(drop)
 }
 
 /// A frame with this payload behind an IPv4 header.
@@ -477,12 +426,15 @@ fn flow_fields(context: &Context) -> Result<()> {
     ];
     for rules in tables {
         let arguments = ["--rxq=8", "--txq=8"];
-        let mut testpmd = OnModel::start(&context.dir, &board("lx2160a", 1, Wiring::Held), 1, &arguments)?;
+        let mut testpmd = start(&context.dir, &board("lx2160a", 1, Wiring::Held), 1, &arguments)?;
         testpmd.succeed("set fwd rxonly")?;
         for (queue, (pattern, _)) in (1..).zip(&rules) {
-            testpmd.create_flow(&format!(
-                "group 0 priority {queue} ingress pattern {pattern} / end actions queue index {queue} / end"
-            ))?;
+            create_flow(
+                &mut testpmd,
+                &format!(
+                    "group 0 priority {queue} ingress pattern {pattern} / end actions queue index {queue} / end"
+                ),
+            )?;
         }
         testpmd.command("start")?;
         for (queue, (_, frame)) in (1..).zip(&rules) {
@@ -491,14 +443,14 @@ fn flow_fields(context: &Context) -> Result<()> {
             }
         }
         testpmd.model.put(1, &plain())?;
-        testpmd.settle()?;
+        settle(&testpmd)?;
         let streams = Streams::read(&testpmd.command("stop")?);
         for (queue, (pattern, _)) in (1..).zip(&rules) {
             let received = streams.received_by(0, queue);
             ensure!(received == queue as u64, "`{pattern}`: {received} frames in queue {queue}: {streams:?}");
         }
         ensure!(testpmd.model.counter(1, "rx_discarded")? == 1, "what no rule matches is dropped");
-        testpmd.quit()?;
+        quit(testpmd)?;
         std::fs::remove_file(context.dir.join("control"))?;
     }
     Ok(())
@@ -509,28 +461,31 @@ fn flow_classes(context: &Context) -> Result<()> {
     let board = board("lx2160a", 1, Wiring::Held)
         .replace("[[dpmac]]", "rx_tcs = 2\nqueues = 4\nfs_entries = 8\n[[dpmac]]");
     let arguments = ["--rxq=8", "--txq=8"];
-    let mut testpmd = OnModel::start(&context.dir, &board, 1, &arguments)?;
+    let mut testpmd = start(&context.dir, &board, 1, &arguments)?;
     testpmd.succeed("set fwd rxonly")?;
     for (class, address, action) in
         [(1, "10.1.0.1", "queue index 5"), (0, "10.2.0.1", "rss types ipv4-udp end queues 0 1 2 3 end")]
     {
-        testpmd.create_flow(&format!(
-            "group {class} priority 1 ingress pattern ipv4 dst is {address} / end actions {action} / end"
-        ))?;
+        create_flow(
+            &mut testpmd,
+            &format!(
+                "group {class} priority 1 ingress pattern ipv4 dst is {address} / end actions {action} / end"
+            ),
+        )?;
     }
     testpmd.command("start")?;
     for flow in 0..32 {
         testpmd.model.put(1, &udp(OWN, [10, 1, 0, 1], (1000 + flow, 7), None))?;
         testpmd.model.put(1, &udp(OWN, [10, 2, 0, 1], (1000 + flow, 7), None))?;
     }
-    testpmd.settle()?;
+    settle(&testpmd)?;
     let streams = Streams::read(&testpmd.command("stop")?);
     let queues: Vec<u64> = (0..8).map(|queue| streams.received_by(0, queue)).collect();
     ensure!(queues[4..] == [0, 32, 0, 0], "received by queue: {queues:?}");
     ensure!(queues[..4].iter().sum::<u64>() == 32, "received by queue: {queues:?}");
     ensure!(queues[..4].iter().all(|frames| *frames > 0), "a queue got nothing: {queues:?}");
     context.note(format!("frames by queue: {queues:?}"));
-    testpmd.quit().map(drop)
+    quit(testpmd).map(drop)
 }
 
 /// What arguments of the driver switch on: confirmations of what was sent, polling without a request ahead, a queue for
@@ -539,7 +494,7 @@ fn driver_modes(context: &Context) -> Result<()> {
     for mode in ["drv_tx_conf=1", "drv_no_prefetch=1", "drv_error_queue=1"] {
         let device = format!("--allow=fslmc:dpni.1,{mode}");
         let board = board("lx2160a", 1, Wiring::Held);
-        let mut testpmd = OnModel::start_with(&context.dir, &board, 1, &[&device], &["--rxq=2", "--txq=2"])?;
+        let mut testpmd = start_with(&context.dir, &board, 1, &[&device], &["--rxq=2", "--txq=2"])?;
         testpmd.succeed("set fwd io")?;
         testpmd.command("start")?;
         for flow in 0..100 {
@@ -551,14 +506,14 @@ fn driver_modes(context: &Context) -> Result<()> {
         let confirmed = testpmd.model.counter(1, "tx_confirmed")?;
         let expected = if mode.starts_with("drv_tx_conf") { sent } else { 0 };
         ensure!(confirmed == expected, "{mode}: {confirmed} of {sent} frames were confirmed");
-        testpmd.quit()?;
+        quit(testpmd)?;
         std::fs::remove_file(context.dir.join("control"))?;
     }
     Ok(())
 }
 
 fn link_interrupt(context: &Context) -> Result<()> {
-    let mut testpmd = OnModel::start(&context.dir, &board("lx2160a", 1, Wiring::Held), 1, &[])?;
+    let mut testpmd = start(&context.dir, &board("lx2160a", 1, Wiring::Held), 1, &[])?;
     ensure!(testpmd.command("show port summary 0")?.contains("up"), "the link is up at first");
     for (state, shown) in [("down", "down"), ("up", "up")] {
         let from = testpmd.process.log().len();
@@ -569,19 +524,18 @@ fn link_interrupt(context: &Context) -> Result<()> {
         let summary = testpmd.command("show port summary 0")?;
         ensure!(summary.contains(shown), "after the link went {state}: {summary}");
     }
-    testpmd.quit().map(drop)
+    quit(testpmd).map(drop)
 }
 
 fn stop_start(context: &Context) -> Result<()> {
-    let mut testpmd =
-        OnModel::start(&context.dir, &board("lx2160a", 1, Wiring::Looped), 1, &["--rxq=2", "--txq=2"])?;
+    let mut testpmd = start(&context.dir, &board("lx2160a", 1, Wiring::Looped), 1, &["--rxq=2", "--txq=2"])?;
     let mut held = Vec::new();
     for round in 1..=3 {
         let before = testpmd.model.counter(1, "rx_frames")?;
         testpmd.succeed("set fwd io")?;
         testpmd.command("start tx_first")?;
         testpmd.model.reaches(1, "rx_frames", before + 1_000)?;
-        testpmd.stop_and_drain()?;
+        stop_and_drain(&mut testpmd)?;
         let report = testpmd.model.report()?;
         let pools = report["pools"].as_array().context("pools")?;
         held.push(pools.iter().map(|pool| pool["software"].as_u64().unwrap_or(u64::MAX)).sum::<u64>());
@@ -592,7 +546,7 @@ fn stop_start(context: &Context) -> Result<()> {
     // What lcores keep in their caches is bounded, and doesn't grow.
     ensure!(held[2] <= held[0].max(1024), "buffers with software after each round: {held:?}");
     context.note(format!("buffers with testpmd after each round: {held:?}"));
-    testpmd.quit().map(drop)
+    quit(testpmd).map(drop)
 }
 
 /// Two testpmd in two processes, each with a container and addresses of its own, on connected interfaces of one model.
@@ -609,19 +563,19 @@ fn two_processes(context: &Context) -> Result<()> {
     board.push_str("[[connection]]\na = \"dpni.1\"\nb = \"dpni.2\"\n");
     let served = Served::start(&context.dir, &board)?;
     let arguments = ["--rxq=2", "--txq=2", "--disable-link-check"];
-    let mut left = OnModel::start_on(&context.dir, &served, 2, &[], &arguments)?;
-    let mut right = OnModel::start_on(&context.dir, &served, 3, &[], &arguments)?;
+    let mut left = start_on(&context.dir, &served, 2, &[], &arguments)?;
+    let mut right = start_on(&context.dir, &served, 3, &[], &arguments)?;
     right.command("start")?;
     left.command("start tx_first")?;
     left.model.reaches(1, "rx_frames", 1_000)?;
-    let (here, there) = (left.stop_and_drain()?, right.stop_and_drain()?);
+    let (here, there) = (stop_and_drain(&mut left)?, stop_and_drain(&mut right)?);
     for (streams, dpni, peer) in [(here, 1, 2), (there, 2, 1)] {
         let received = left.model.counter(dpni, "rx_frames")?;
         ensure!(streams.received() == received, "dpni.{dpni}: {} received of {received}", streams.received());
         ensure!(left.model.counter(peer, "tx_frames")? == received, "what dpni.{peer} sent");
     }
     context.note(format!("{} frames each way", left.model.counter(1, "rx_frames")?));
-    left.quit()?;
+    quit(left)?;
     // The other one goes without a word; its container is left as it was found.
     right.process.kill()?;
     wait_until("the end of both programs", COMMAND_LIMIT, || {
