@@ -112,9 +112,10 @@ pub trait TxQueue: Any + Send {
     /// What frames this queue takes without help.
     fn accepts(&self) -> Accepts;
 
-    /// Whether the queue would take a burst of frames of the usual kind now. Asked for queues that frames can wait for
-    /// elsewhere; a queue that drops nothing, or can't tell, says yes. A broken one does as well: `transmit` says so.
-    fn has_room(&mut self) -> bool {
+    /// Whether the queue would take so many frames of the usual kind now, or half of what it ever takes. Asked for queues
+    /// that frames can wait for elsewhere; a queue that drops nothing, or can't tell, says yes. A broken one does as
+    /// well: `transmit` says so.
+    fn has_room(&mut self, _frames: usize) -> bool {
         true
     }
 

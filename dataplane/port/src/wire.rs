@@ -144,9 +144,9 @@ impl TxQueue for WireTx {
         Ok(())
     }
 
-    fn has_room(&mut self) -> bool {
+    fn has_room(&mut self, frames: usize) -> bool {
         let state = self.state.lock().expect("no holder of the lock panics");
-        state.from_switch.len() + BURST_MAX <= state.room
+        state.from_switch.len() + frames.min(state.room / 2) <= state.room
     }
 
     fn accepts(&self) -> Accepts {

@@ -5,7 +5,7 @@ use packet::{BURST_MAX, Burst, HEAD_MAX};
 use port::{DropReason, PortId};
 
 use crate::engine::{ALL, Actor, Engine, Ingress};
-use crate::partition::{PARTITIONS_MAX, Part, Partition, Partitions, Spread};
+use crate::partition::{PARTITIONS_MAX, Part, Partition, Partitions, QueueCounters, Spread};
 use crate::plane::{Plane, PortPlane};
 use crate::stats::Stage;
 
@@ -40,27 +40,29 @@ impl Engine {
 
     /// Whether frames of this receive queue had better wait where they are: hardware has sorted them for an owner, and that
     /// one has no room now.
-    pub(crate) fn holds_back(&self, port: PortId, queue: usize) -> bool {
-        let partition = self.partition_of(port, queue);
-        let Some(owner) = partition.and_then(|p| self.plane.port(p.owner?)) else { return false };
-        match owner.tx.as_slice() {
-            [] => false,
-            queues => !queues.iter().all(|tx| tx.failed() || tx.of(self.act.index).with(|q| q.has_room())),
-        }
-    }
-
-    /// The partition of a queue that hardware sorts frames into, if it has an owner beside the bridge.
-    fn partition_of(&self, port: PortId, queue: usize) -> Option<&Partition> {
-        match &self.plane.port(port)?.part {
-            Some(Part::Divided(table)) => table.of_queue(queue).filter(|p| p.owner.is_some()),
-            _ => None,
-        }
-    }
-
-    /// Whether an owner has had no room for all of its frames since this was asked last.
     #[inline(always)]
-    pub(crate) fn take_was_full(&mut self) -> bool {
-        std::mem::take(&mut self.act.was_full)
+    pub(crate) fn holds_back(&mut self, port: PortId, queue: usize) -> bool {
+        !self.act.short.is_empty() && self.is_owner_short(port, queue)
+    }
+
+    #[cold]
+    fn is_owner_short(&mut self, port: PortId, queue: usize) -> bool {
+        let Some(PortPlane { part: Some(Part::Divided(table)), .. }) = self.plane.port(port) else {
+            return false;
+        };
+        let Some((owner, partition)) = table.of_queue(queue).and_then(|p| Some((p.owner?, p))) else {
+            return false;
+        };
+        let Some(at) = self.act.short.iter().position(|&short| short == owner) else { return false };
+        let has_room = self.plane.port(owner).is_none_or(|port| {
+            port.tx
+                .iter()
+                .all(|tx| tx.failed() || tx.of(self.act.index).with(|q| q.has_room(wanted(partition))))
+        });
+        if has_room {
+            self.act.short.swap_remove(at);
+        }
+        !has_room
     }
 
     /// Whether the worker may sleep while nothing comes from this queue.
@@ -77,36 +79,82 @@ impl Engine {
     }
 }
 
+/// Who gets frames.
+#[derive(Clone, Copy)]
+struct Recipient<'a> {
+    owner: PortId,
+    partition: &'a Partition,
+    /// Which of the partition's queues they came by, if hardware has sorted them.
+    queue: Option<usize>,
+    /// Whether what comes for it can wait in hardware.
+    can_wait: bool,
+}
+
+impl<'a> Recipient<'a> {
+    /// The owner of a partition, if it isn't the bridge.
+    fn of(table: &Partitions, partition: &'a Partition) -> Option<Recipient<'a>> {
+        let can_wait = table.is_sorted_by_hardware();
+        Some(Recipient { owner: partition.owner?, partition, queue: None, can_wait })
+    }
+}
+
+/// The room an owner must have for its frames not to wait: every worker may bring a burst before it sees what the others
+/// brought.
+fn wanted(partition: &Partition) -> usize {
+    BURST_MAX * partition.counters.len()
+}
+
 impl Actor {
-    /// Counts frames that came for a partition.
+    /// Counts frames that came for a queue of a partition.
     #[inline]
-    fn count(&self, partition: &Partition, burst: &Burst, which: &[u8]) {
-        let counters = &partition.counters[self.index];
+    fn count<'a>(
+        &self,
+        partition: &'a Partition,
+        queue: usize,
+        burst: &Burst,
+        which: &[u8],
+    ) -> &'a QueueCounters {
+        let of = &partition.of_queues[self.index];
+        let counters = &of[queue % of.len()];
         counters.matched.add(which.len() as u64);
         counters.matched_bytes.add(which.iter().map(|&i| burst.frame_len(i.into()) as u64).sum());
+        counters
     }
 
-    /// Hands frames to the owner of a partition; `lane` is their queue among those of the partition.
+    /// Hands frames to the owner of a partition, to its queue of number `lane`, in turn if it has fewer.
     #[inline]
     fn deliver(
         &mut self,
         plane: &Plane,
         burst: &mut Burst,
-        (owner, partition): (PortId, &Partition),
+        to: Recipient<'_>,
         which: &[u8],
         lane: usize,
         from: &Ingress<'_>,
     ) {
-        self.count(partition, burst, which);
-        let counters = &partition.counters[self.index].delivered;
+        let Recipient { owner, partition, queue, can_wait } = to;
+        let counters = &self.count(partition, queue.unwrap_or(lane), burst, which).delivered;
         let Some(port) = plane.port(owner) else {
             from.counters.dropped(DropReason::NoOutput, which.len() as u64);
             return;
         };
-        let full = counters.drops(DropReason::TxFull);
         let from = Ingress { port: from.port, queue: lane, counters: from.counters };
         self.send_to(burst, (owner, port), counters, which, &from);
-        self.was_full |= counters.drops(DropReason::TxFull) != full;
+        if can_wait && let [_, ..] = port.tx.as_slice() {
+            let tx = &port.tx[lane % port.tx.len()];
+            if !tx.failed() && !tx.of(self.index).with(|q| q.has_room(wanted(partition))) {
+                self.note_short(owner);
+            }
+        }
+    }
+
+    /// Notes that an owner has no room for another burst: what comes for it waits in hardware, in a pool of its own, until
+    /// it has.
+    #[cold]
+    fn note_short(&mut self, owner: PortId) {
+        if !self.short.contains(&owner) && self.short.len() < self.short.capacity() {
+            self.short.push(owner);
+        }
     }
 
     /// What hardware has sorted goes to its owner unseen; the rest is sorted here.
@@ -120,23 +168,17 @@ impl Actor {
     ) -> Left {
         let frames = burst.len();
         if let Some(partition) = table.of_queue(from.queue) {
-            let Some(owner) = partition.owner else {
-                self.count(partition, burst, &ALL[..frames]);
+            let lane = from.queue - usize::from(partition.queues.first);
+            let Some(to) = Recipient::of(table, partition) else {
+                self.count(partition, lane, burst, &ALL[..frames]);
                 return Left::Untouched;
             };
-            let lane = from.queue - usize::from(partition.queues.first);
+            let to = Recipient { queue: Some(lane), ..to };
             if partition.spread == Spread::ByQueue {
-                self.deliver(plane, burst, (owner, partition), &ALL[..frames], lane, from);
+                self.deliver(plane, burst, to, &ALL[..frames], lane, from);
             } else {
                 self.parse(burst, slots, from.port);
-                self.deliver_by_flow(
-                    plane,
-                    burst,
-                    (owner, partition),
-                    |i| slots[i].key().flow_hash(),
-                    u32::MAX,
-                    from,
-                );
+                self.deliver_by_flow(plane, burst, to, |i| slots[i].key().flow_hash(), u32::MAX, from);
             }
             return Left::None;
         }
@@ -149,17 +191,17 @@ impl Actor {
         self.stamp(Stage::Lookup);
         let mut left = 0;
         for (number, partition) in table.partitions().iter().enumerate().filter(|&(n, _)| of[n] != 0) {
-            match partition.owner {
+            match Recipient::of(table, partition) {
                 None => {
                     let (which, len) = list(of[number]);
-                    self.count(partition, burst, &which[..len]);
+                    self.count(partition, 0, burst, &which[..len]);
                     left |= of[number];
                 }
                 Some(owner) => {
                     self.deliver_by_flow(
                         plane,
                         burst,
-                        (owner, partition),
+                        owner,
                         |i| slots[i].key().flow_hash(),
                         of[number],
                         from,
@@ -223,17 +265,17 @@ impl Actor {
         }
         let mut left = 0;
         for (number, partition) in table.partitions().iter().enumerate().filter(|&(n, _)| to[n] != 0) {
-            match partition.owner {
+            match Recipient::of(table, partition) {
                 None => {
                     let (which, len) = list(to[number]);
-                    self.count(partition, burst, &which[..len]);
+                    self.count(partition, 0, burst, &which[..len]);
                     left |= to[number];
                 }
                 Some(owner) => {
                     self.deliver_by_flow(
                         plane,
                         burst,
-                        (owner, partition),
+                        owner,
                         |i| slots[i].key().flow_hash(),
                         to[number],
                         from,
@@ -249,17 +291,17 @@ impl Actor {
         &mut self,
         plane: &Plane,
         burst: &mut Burst,
-        to: (PortId, &Partition),
+        to: Recipient<'_>,
         hash: impl Fn(usize) -> u32,
         frames: u32,
         from: &Ingress<'_>,
     ) {
         let frames = frames & u32::MAX >> (BURST_MAX - burst.len());
-        let lanes = match to.1.spread {
-            Spread::ByQueue => to.1.queues.count.into(),
+        let lanes = match to.partition.spread {
+            Spread::ByQueue => to.partition.queues.count.into(),
             Spread::ByFlow => u32::MAX,
         };
-        let queues = plane.port(to.0).map_or(1, |port| port.tx.len());
+        let queues = plane.port(to.owner).map_or(1, |port| port.tx.len());
         if queues <= 1 || lanes == 1 {
             let (which, len) = list(frames);
             self.deliver(plane, burst, to, &which[..len], 0, from);
@@ -321,8 +363,8 @@ impl Actor {
             self.send_out(burst, (to, port), table.of_bridge(), &which[..len], from);
         }
         for (number, partition) in table.partitions().iter().enumerate().filter(|&(n, _)| owned[n] != 0) {
-            if let Some(owner) = partition.owner {
-                self.deliver_by_flow(plane, burst, (owner, partition), |i| hashes[i], owned[number], from);
+            if let Some(owner) = Recipient::of(table, partition) {
+                self.deliver_by_flow(plane, burst, owner, |i| hashes[i], owned[number], from);
             }
         }
     }

@@ -67,8 +67,8 @@ pub(crate) struct Actor {
     unflushed: Vec<(PortId, u16)>,
     time_stages: bool,
     mark: u64,
-    /// The owner of a partition had no room for all of a burst.
-    pub(crate) was_full: bool,
+    /// Owners of partitions that had no room for another burst when they got one: at most so many as it has capacity for.
+    pub(crate) short: Vec<PortId>,
     /// For keys of frames on their way out.
     pub(crate) slot: KeySlot,
 }
@@ -82,6 +82,8 @@ struct InsertBudget {
     refill_every: u64,
 }
 
+/// Owners whose frames can wait at once; those of others are dropped when there is no room.
+const SHORT_MAX: usize = 128;
 /// See `InsertBudget`.
 pub const INSERTS_PER_MS: u32 = 256;
 const INSERTS_BURST: u32 = 8192;
@@ -129,7 +131,7 @@ impl Engine {
                 unflushed: Vec::with_capacity(256),
                 time_stages: false,
                 mark: 0,
-                was_full: false,
+                short: Vec::with_capacity(SHORT_MAX),
                 slot: KeySlot::EMPTY,
             },
             slots: Box::new(std::array::from_fn(|_| KeySlot::EMPTY)),

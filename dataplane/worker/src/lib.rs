@@ -29,7 +29,8 @@ pub use cache::{CacheSizes, VERDICT_MAX};
 pub use engine::INSERTS_PER_MS;
 pub use mailbox::{Command, Done, FaultReport, FaultSink, Mailbox, Pending, RxSlot};
 pub use partition::{
-    PARTITIONS_MAX, Part, Partition, PartitionCounters, Partitions, Queues, Sorted, Source, Spread,
+    PARTITIONS_MAX, Part, Partition, PartitionCounters, Partitions, QueueCounters, Queues, Sorted, Source,
+    Spread,
 };
 pub use plane::{BridgePlane, Outcome, Plane, PortPlane, Rules, TxPort, Verdict};
 pub use poll::{Clock, Idle, WORTH_SLEEPING_US, Worker, WorkerConfig};

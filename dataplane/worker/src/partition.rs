@@ -68,6 +68,8 @@ pub struct Partition {
     pub is_polled: bool,
     /// Counters, one set a worker.
     pub counters: Vec<Arc<PartitionCounters>>,
+    /// Counters of each of its receive queues, one set a worker.
+    pub of_queues: Vec<Vec<Arc<QueueCounters>>>,
 }
 
 /// Which of the owner's queues gets a frame.
@@ -129,14 +131,21 @@ fn is_arp(key: &FlowKey) -> bool {
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub struct PartitionCounters {
-    /// Frames that came for it, whoever sent them.
-    pub matched: Counter,
-    /// Bytes of them.
-    pub matched_bytes: Counter,
     /// Frames that its owner sent, those it may not send left out.
     pub sent: Counter,
     /// Frames that its owner may not send.
     pub refused: Counter,
+}
+
+/// Counters of a partition's receive queue as seen by one worker. Where software sorts, the queue of a frame is that of its
+/// owner which it goes to, and the bridge has the first only.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub struct QueueCounters {
+    /// Frames that came for it, whoever sent them.
+    pub matched: Counter,
+    /// Bytes of them.
+    pub matched_bytes: Counter,
     /// What became of those that came for an owner's port: sent there, or dropped.
     pub delivered: Arc<PortCounters>,
 }
@@ -145,10 +154,14 @@ impl Partitions {
     /// A table. `matches` says which partition a frame belongs to.
     ///
     /// # Panics
-    /// Without partitions, with more than [`PARTITIONS_MAX`], or when `matches` speaks of others.
+    /// Without partitions, with more than [`PARTITIONS_MAX`], when `matches` speaks of others, or a queue has no counters.
     pub fn new(matches: OrderedMatches, partitions: Vec<Partition>, sorted: Sorted) -> Partitions {
         assert!((1..=PARTITIONS_MAX).contains(&partitions.len()), "{} partitions", partitions.len());
         assert!(usize::from(matches.default_value()) < partitions.len(), "everything has a partition");
+        for partition in &partitions {
+            let has_all = |of: &Vec<_>| of.len() == usize::from(partition.queues.count);
+            assert!(partition.of_queues.iter().all(has_all), "each queue has its counters");
+        }
         let mut by_queue = vec![];
         if sorted == Sorted::ByHardware {
             let queues = partitions.iter().map(|p| p.queues.first + p.queues.count).max().unwrap_or(0);
@@ -172,6 +185,12 @@ impl Partitions {
     #[inline]
     pub(crate) fn of_queue(&self, queue: usize) -> Option<&Partition> {
         Some(&self.partitions[usize::from(*self.by_queue.get(queue)?)])
+    }
+
+    /// Whether hardware knows the table.
+    #[inline]
+    pub(crate) fn is_sorted_by_hardware(&self) -> bool {
+        !self.by_queue.is_empty()
     }
 
     /// The number of the partition that a frame belongs to.

@@ -14,11 +14,6 @@ use crate::mailbox::{Command, Done, FaultReport, FaultSink, Inbox, Mailbox, RxSl
 use crate::punt::PuntQueue;
 use crate::stats::WorkerStats;
 
-/// Queues that can be held back at once; others are served as ever.
-const HELD_MAX: usize = 128;
-/// Polls for which a queue is remembered whose owner had no room.
-const HELD_POLLS: u16 = 1024;
-
 /// What a worker does when no queue has anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Idle {
@@ -109,8 +104,6 @@ pub struct Worker {
     rx: Vec<RxSlot>,
     /// Queues that ended with a fault, until control asks for them.
     ended: Vec<RxSlot>,
-    /// Queues whose frames belong to an owner that had no room for some, each with how many polls that is kept in mind.
-    held: Vec<(PortId, u16, u16)>,
     burst: Burst,
     engine: Engine,
     inbox: Inbox,
@@ -140,7 +133,6 @@ impl Worker {
         let worker = Worker {
             rx: Vec::with_capacity(64),
             ended: Vec::new(),
-            held: Vec::with_capacity(HELD_MAX),
             burst: Burst::new(),
             engine,
             inbox,
@@ -214,9 +206,6 @@ impl Worker {
             if frames > 0 {
                 self.stats.burst(frames as u64, spent);
                 moved += frames;
-                if self.engine.take_was_full() {
-                    self.hold_back(i);
-                }
             } else {
                 self.stats.idle_cycles.add(spent);
             }
@@ -231,10 +220,10 @@ impl Worker {
     /// One burst of queue `i`. `None` when the queue ended and another has taken its place.
     #[inline(always)]
     fn serve(&mut self, i: usize) -> Option<usize> {
-        if !self.held.is_empty() && self.holds_back(i) {
+        let slot = &mut self.rx[i];
+        if self.engine.holds_back(slot.port, slot.queue_index.into()) {
             return Some(0);
         }
-        let slot = &mut self.rx[i];
         self.engine.begin_burst();
         let from = Ingress { port: slot.port, queue: slot.queue_index as usize, counters: &slot.counters };
         let fault = match Received::poll(&mut *slot.queue, &mut self.burst, &slot.counters) {
@@ -251,34 +240,6 @@ impl Worker {
         };
         self.end(i, fault);
         None
-    }
-
-    /// Notes that the owner of queue `i`'s frames had no room for some: from now on they wait in hardware, in a pool of the
-    /// owner's own, until it has.
-    #[cold]
-    fn hold_back(&mut self, i: usize) {
-        let (port, queue) = (self.rx[i].port, self.rx[i].queue_index);
-        self.held.retain(|held| (held.0, held.1) != (port, queue));
-        if self.held.len() < HELD_MAX {
-            self.held.push((port, queue, HELD_POLLS));
-        }
-    }
-
-    /// Whether queue `i` isn't to be polled in this turn.
-    #[cold]
-    fn holds_back(&mut self, i: usize) -> bool {
-        let (port, queue) = (self.rx[i].port, self.rx[i].queue_index);
-        let Some(at) = self.held.iter().position(|held| (held.0, held.1) == (port, queue)) else {
-            return false;
-        };
-        if self.engine.holds_back(port, queue.into()) {
-            return true;
-        }
-        self.held[at].2 -= 1;
-        if self.held[at].2 == 0 {
-            self.held.swap_remove(at);
-        }
-        false
     }
 
     /// Stops serving queue `i` and says why.

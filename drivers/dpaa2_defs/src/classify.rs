@@ -384,6 +384,28 @@ pub struct TableDumpHeader {
 }
 const _: () = assert!(size_of::<TableDumpHeader>() == 32);
 
+/// The table that chooses the traffic class, as a table type of "dump table". (`enum dpni_table_type`: flow steering 1, MAC
+/// filter 2, QoS 3, VLAN filter 4. Not in the public headers at hand: whoever reads a dump compares
+/// [`TableDumpHeader::entries_max`] with the table that was meant.)
+pub const TABLE_QOS: u16 = 3;
+
+/// An entry of a dumped table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct TableDumpEntry {
+    /// The key, zeros behind it.
+    pub key: [u8; KEY_BYTES_MAX],
+    /// One bits are compared.
+    pub mask: [u8; KEY_BYTES_MAX],
+    /// What happens with frames that match.
+    pub action: u8,
+    /// With what.
+    pub results: [U16; 3],
+    /// Reserved.
+    pub reserved_77: [u8; 21],
+}
+const _: () = assert!(size_of::<TableDumpEntry>() == 140);
+
 /// The 32-bit hash over a key, as the table look-up unit computes it. A distribution takes it modulo its size.
 ///
 /// Source: `dpaa2_tlu_hash.c` of DPDK (`rte_pmd_dpaa2_get_tlu_hash`): a reflected CRC-32 without inversions, then

@@ -103,6 +103,11 @@ pub(crate) fn tx_pending(dpni: &Object) -> Result<Option<u64>, McError> {
     optional(page(dpni, 6, 0)).map(|page| page.map(|[pending, ..]| pending))
 }
 
+/// Frames of a traffic class of reception that its congestion group refused (page 4).
+pub(crate) fn class_drops(dpni: &Object, tc: u8) -> Result<u64, McError> {
+    page(dpni, 4, tc.into()).map(|[frames, ..]| frames)
+}
+
 /// A counter with its name: that of its page, and which channel or traffic class it is of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedCounter {
@@ -149,7 +154,7 @@ fn page(dpni: &Object, page: u8, parameter: u16) -> Result<[u64; 7], McError> {
 }
 
 /// Nothing, if it is only that the MC refuses.
-fn optional<T>(result: Result<T, McError>) -> Result<Option<T>, McError> {
+pub(crate) fn optional<T>(result: Result<T, McError>) -> Result<Option<T>, McError> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.status().is_some() => Ok(None),

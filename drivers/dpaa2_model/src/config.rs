@@ -276,7 +276,8 @@ pub enum WireEnd {
         /// Where sent frames are recorded.
         record: Option<PathBuf>,
     },
-    /// Sends UDP frames as fast as they are taken, over a wire with flow control: nothing is lost on it.
+    /// Sends UDP frames as fast as they are taken, over a wire with flow control: nothing is lost on it, but for frames of
+    /// receive queues that software leaves alone while it serves others. Those don't stop the wire.
     Generator {
         /// Frame length in bytes without FCS, 64 to 10,240.
         #[serde(default = "sixty_four_u16")]

@@ -83,6 +83,7 @@ pub(crate) struct Fq {
     pub taildrop: Option<Limit>,
     pub group: Option<GroupId>,
     pub is_off: bool,
+    asked: u64,
     frames: VecDeque<Fd>,
     bytes: u64,
     scheduling: Scheduling,
@@ -117,6 +118,7 @@ pub(crate) struct Channel {
     pub cdan: Option<Cdan>,
     /// Portals that dequeue from it unasked.
     pub subscribers: Vec<PortalIndex>,
+    asked: u64,
     work: [VecDeque<Fqid>; WORK_QUEUES],
 }
 
@@ -229,6 +231,7 @@ impl Qman {
             taildrop: None,
             group: None,
             is_off: false,
+            asked: 0,
             frames: VecDeque::new(),
             bytes: 0,
             scheduling: Scheduling::Idle,
@@ -263,11 +266,20 @@ impl Qman {
         self.fqs.iter().flatten()
     }
 
+    /// How often frames of a queue, or of its channel, have been asked for; there need not have been any.
+    pub(crate) fn asked(&self, fq: &Fq) -> u64 {
+        let channel = match fq.destination {
+            Destination::Channel(id, _) => self.channel(id),
+            _ => None,
+        };
+        fq.asked + channel.map_or(0, |channel| channel.asked)
+    }
+
     /// Makes a channel.
     pub(crate) fn add_channel(&mut self, container: u32) -> ChannelId {
         let id = CHANNEL_BASE + self.channels.len() as ChannelId;
         let work = Default::default();
-        self.channels.push(Channel { container, cdan: None, subscribers: Vec::new(), work });
+        self.channels.push(Channel { container, cdan: None, subscribers: Vec::new(), asked: 0, work });
         id
     }
 
@@ -455,6 +467,7 @@ impl Qman {
         let Some(fq) = self.fq_mut(fqid).filter(|fq| !fq.is_off) else {
             return Taken { fqid, ..Taken::default() };
         };
+        fq.asked += 1;
         let count = most.min(fq.frames.len());
         let frames: Vec<Fd> = fq.frames.drain(..count).collect();
         let bytes: u64 = frames.iter().map(|fd| u64::from(fd.len())).sum();
@@ -514,6 +527,7 @@ impl Qman {
 
     fn next_of(&mut self, id: ChannelId, work: Option<usize>) -> Option<Fqid> {
         let channel = self.channel_mut(id)?;
+        channel.asked += 1;
         channel
             .work
             .iter_mut()

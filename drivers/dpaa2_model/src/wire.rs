@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 const KEPT: usize = 4096;
 /// Frames taken from a TAP or a capture at a time.
 const BURST: usize = 32;
+/// How long a generator's wire waits for a receive queue that nobody asks, while others of the interface are.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// A MAC with its wire.
 #[derive(Debug)]
@@ -56,9 +58,48 @@ pub(crate) enum End {
     },
 }
 
+/// A receive queue of the interface at a wire.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waiting {
+    /// Frames in it.
+    pub frames: usize,
+    /// How often software has asked for some.
+    pub asked: u64,
+}
+
+/// Which receive queues a wire with flow control waits for: those that software looks after. One that it leaves alone while
+/// it looks after others doesn't stop the wire (as priority flow control does with a watchdog): its frames go on coming,
+/// and the interface takes or drops them. While nobody asks for any frames, the wire waits.
+#[derive(Debug, Default)]
+struct FlowControl {
+    /// How often each queue had been asked, and when that was noticed.
+    asked: Vec<(u64, Instant)>,
+}
+
+impl FlowControl {
+    /// How many frames wait in queues that the wire waits for.
+    fn waiting(&mut self, queues: impl Iterator<Item = Waiting>, now: Instant) -> usize {
+        let mut frames = [0; 2];
+        let latest = self.asked.iter().map(|(_, at)| *at).max().unwrap_or(now);
+        for (n, queue) in queues.enumerate() {
+            if n == self.asked.len() {
+                self.asked.push((queue.asked, now));
+            }
+            let (known, at) = &mut self.asked[n];
+            if *known != queue.asked {
+                (*known, *at) = (queue.asked, now);
+            }
+            let is_left_alone = latest.saturating_duration_since(*at) > PATIENCE;
+            frames[usize::from(is_left_alone)] += queue.frames;
+        }
+        frames[0]
+    }
+}
+
 /// How fast a generator sends.
 pub(crate) struct Pace {
     burst: usize,
+    flow_control: FlowControl,
     /// Time between two frames, and when the next one is due.
     limit: Option<(Duration, Instant)>,
 }
@@ -66,7 +107,7 @@ pub(crate) struct Pace {
 impl Pace {
     fn new(burst: u16, rate: Option<u32>) -> Self {
         let limit = rate.map(|rate| (Duration::from_secs(1) / rate.max(1), Instant::now()));
-        Self { burst: usize::from(burst), limit }
+        Self { burst: usize::from(burst), flow_control: FlowControl::default(), limit }
     }
 
     /// How many frames may be sent when `waiting` are at the interface already.
@@ -144,9 +185,9 @@ impl Mac {
         self.end.take(frame, now_ns);
     }
 
-    /// The next frames for the interface with this address, at which `waiting` are already.
-    pub(crate) fn receive(&mut self, mac: [u8; 6], waiting: usize) -> Vec<Vec<u8>> {
-        let frames = self.end.give(mac, waiting);
+    /// The next frames for the interface with this address and these receive queues.
+    pub(crate) fn receive(&mut self, mac: [u8; 6], queues: impl Iterator<Item = Waiting>) -> Vec<Vec<u8>> {
+        let frames = self.end.give(mac, queues);
         self.received_frames += frames.len() as u64;
         self.received_bytes += frames.iter().map(|frame| frame.len() as u64).sum::<u64>();
         frames
@@ -208,7 +249,7 @@ impl End {
         }
     }
 
-    fn give(&mut self, mac: [u8; 6], waiting: usize) -> Vec<Vec<u8>> {
+    fn give(&mut self, mac: [u8; 6], queues: impl Iterator<Item = Waiting>) -> Vec<Vec<u8>> {
         match self {
             Self::Quiet { waiting, .. } => waiting.drain(..).collect(),
             Self::Loop { waiting } => waiting.drain(..).collect(),
@@ -232,7 +273,9 @@ impl End {
                     frame[..6].copy_from_slice(&mac);
                 }
                 let left = count.map_or(u64::MAX, |count| count - (*next).min(count));
-                (0..left.min(pace.frames(waiting, Instant::now()) as u64))
+                let now = Instant::now();
+                let waiting = pace.flow_control.waiting(queues, now);
+                (0..left.min(pace.frames(waiting, now) as u64))
                     .map(|_| {
                         let host = (*next % u64::from(*hosts)) as u8;
                         let port = 1024 + (*next / u64::from(*hosts) % u64::from(*flows)) as u16;
@@ -375,6 +418,20 @@ mod tests {
     }
 
     #[test]
+    fn a_queue_that_is_left_alone_while_others_are_served_does_not_stop_the_wire() {
+        let mut control = FlowControl::default();
+        let start = Instant::now();
+        let mut at = |ms: u64, asked: [u64; 2]| {
+            let queues = [Waiting { frames: 10, asked: asked[0] }, Waiting { frames: 5, asked: asked[1] }];
+            control.waiting(queues.into_iter(), start + Duration::from_millis(ms))
+        };
+        assert_eq!([at(0, [0, 0]), at(500, [0, 0])], [15, 15], "nobody asks: all wait");
+        assert_eq!([at(501, [1, 1]), at(540, [1, 2])], [15, 15]);
+        assert_eq!([at(560, [1, 3]), at(561, [1, 4])], [15, 5], "the first one has been left alone");
+        assert_eq!([at(600, [2, 4]), at(900, [2, 4])], [15, 15], "it is looked after again");
+    }
+
+    #[test]
     fn a_generator_sends_its_flows_in_turn_and_ends_at_its_count() {
         let config = WireEnd::Generator {
             size: 64,
@@ -386,8 +443,9 @@ mod tests {
             hosts: 1,
         };
         let mut end = End::new(&config).unwrap();
-        assert!(end.give([2; 6], 2).is_empty(), "so many wait already");
-        let frames: Vec<Vec<u8>> = (0..3).flat_map(|_| end.give([2; 6], 0)).collect();
+        let mut give = |frames| end.give([2; 6], [Waiting { frames, asked: 0 }].into_iter());
+        assert!(give(2).is_empty(), "so many wait already");
+        let frames: Vec<Vec<u8>> = (0..3).flat_map(|_| give(0)).collect();
         assert_eq!(frames.iter().map(|frame| frame[35]).collect::<Vec<_>>(), [0, 1, 0]);
         assert!(frames.iter().all(|frame| frame.len() == 60 && frame[..6] == [2; 6]));
     }

@@ -10,6 +10,7 @@ use crate::mc::Endpoint;
 use crate::ni::{BufferLayout, Direct, PoolChoice, Steer, TX_CONFIRM_DISABLED, offload, option};
 use crate::parse::{self, Parsed, Validate};
 use crate::qman::{Fqid, Rejection};
+use crate::wire::Waiting;
 use dpaa2_defs::annotation::{Fas, RxAnnotation, fas, summary};
 use dpaa2_defs::classify;
 use dpaa2_defs::fd::{self, Fd, Format, SgEntry, SgFormat};
@@ -652,8 +653,9 @@ impl Model {
         let Some(peer) = peer else { return };
         let Some(ni) = self.nis[peer].as_ref().filter(|ni| ni.settings.enabled) else { return };
         let address = ni.settings.mac;
-        let waiting = ni.rx.iter().map(|&fqid| self.qman.fq(fqid).map_or(0, crate::qman::Fq::frames)).sum();
-        for frame in self.macs[mac].receive(address, waiting) {
+        let queues = ni.rx.iter().filter_map(|&fqid| self.qman.fq(fqid));
+        let queues = queues.map(|fq| Waiting { frames: fq.frames(), asked: self.qman.asked(fq) });
+        for frame in self.macs[mac].receive(address, queues) {
             self.arriving.push_back(Arriving { ni: peer, frame, hops: 0 });
         }
     }

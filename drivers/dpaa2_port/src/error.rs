@@ -35,6 +35,14 @@ pub enum Dpaa2Error {
         /// How.
         cause: PortalError,
     },
+    /// The firmware took a setting, and says another one when it is asked.
+    #[error("{object}: {what} was set, but is not what it reads back")]
+    ReadBack {
+        /// The object.
+        object: ObjectId,
+        /// What, with both values where there are two.
+        what: String,
+    },
     /// The interface didn't stop when it was told to, and can't be used any more.
     #[error("the interface failed while it was stopped")]
     Lost,

@@ -55,10 +55,12 @@ pub(crate) trait Control: Send + Sync {
     fn set_vlans(&self, vlans: Option<&[u16]>) -> Result<(), Dpaa2Error>;
     fn set_frame_max(&self, bytes: u16) -> Result<(), Dpaa2Error>;
     fn set_class_table(&self, table: Option<&ClassTable>) -> Result<(), Dpaa2Error>;
+    fn can_follow(&self, table: &ClassTable) -> bool;
     fn set_flow_table(&self, class: u8, table: Option<&FlowTable>) -> Result<(), Dpaa2Error>;
     fn set_rx_queue_bytes(&self, class: u8, bytes: u32) -> Result<(), Dpaa2Error>;
     fn set_tx_rate(&self, rate: Option<TxRate>) -> Result<(), Dpaa2Error>;
     fn rx_depths(&self) -> Result<Vec<u32>, Dpaa2Error>;
+    fn rx_class_drops(&self) -> Result<Vec<u64>, Dpaa2Error>;
     fn stop(&self);
 }
 
@@ -152,6 +154,13 @@ impl Dpaa2Handle {
         self.0.set_class_table(table)
     }
 
+    /// Whether a table can take the place of the one in force entry by entry, because both look at the same fields: then
+    /// each frame gets its class by one or the other all the while. Else all get that of frames that match nothing while the
+    /// table changes.
+    pub fn can_follow(&self, table: &ClassTable) -> bool {
+        self.0.can_follow(table)
+    }
+
     /// Puts a table in force that gives frames of a class their queue, or none. Entries that stay as they are keep
     /// working meanwhile.
     ///
@@ -183,6 +192,15 @@ impl Dpaa2Handle {
     /// The firmware doesn't say which queues these are, or the portal doesn't answer.
     pub fn rx_depths(&self) -> Result<Vec<u32>, Dpaa2Error> {
         self.0.rx_depths()
+    }
+
+    /// Frames of each traffic class of reception that hardware dropped because too many of the class waited (see
+    /// [`RxClass::frames`](crate::RxClass::frames)), since the interface was created.
+    ///
+    /// # Errors
+    /// The firmware doesn't say.
+    pub fn rx_class_drops(&self) -> Result<Vec<u64>, Dpaa2Error> {
+        self.0.rx_class_drops()
     }
 
     /// Stops the interface before its queues are taken from the workers: nothing is received any more. It is started
@@ -253,6 +271,10 @@ impl<B: Bus> Control for Shared<B> {
         with_dpni!(self, dpni => self.steering().set_classes(dpni, &self.rx_classes, table))
     }
 
+    fn can_follow(&self, table: &ClassTable) -> bool {
+        self.steering().can_follow(table)
+    }
+
     fn set_flow_table(&self, class: u8, table: Option<&FlowTable>) -> Result<(), Dpaa2Error> {
         with_dpni!(self, dpni => self.steering().set_flows(dpni, &self.rx_classes, class, table))
     }
@@ -285,6 +307,11 @@ impl<B: Bus> Control for Shared<B> {
             }
         }
         Ok(depths)
+    }
+
+    fn rx_class_drops(&self) -> Result<Vec<u64>, Dpaa2Error> {
+        let classes = self.rx_classes.len() as u8;
+        (0..classes).map(|class| with_dpni!(self, dpni => Ok(dpni.class_drops(class)?))).collect()
     }
 
     fn stop(&self) {

@@ -54,6 +54,7 @@ mod hardware;
 mod io;
 mod matches;
 mod open;
+mod places;
 mod port;
 mod returns;
 mod rx;

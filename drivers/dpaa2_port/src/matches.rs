@@ -118,6 +118,20 @@ impl Part {
         Part::IpSrc,
         Part::IpDst,
     ];
+    /// What tables with masks have in their keys even if no match of theirs looks at it.
+    const USUAL: [Part; 11] = [
+        Part::EthDst,
+        Part::EthType,
+        Part::Tagged,
+        Part::VlanTci,
+        Part::IpProto,
+        Part::IpTos,
+        Part::TpSrc,
+        Part::TpDst,
+        Part::ArpTpa,
+        Part::IpSrc,
+        Part::IpDst,
+    ];
 
     fn extract(self) -> Extract {
         match self {
@@ -231,7 +245,8 @@ impl Parts {
 /// The table in which the first of these matches that fits gives a frame its class.
 ///
 /// `masked` says whether the interface's table has masks (`HAS_KEY_MASKING`). Without, each match must name every field in
-/// full that any of them names, but for fields that its frames can't have.
+/// full that any of them names, but for fields that its frames can't have. With masks, tables of the usual fields all have
+/// the same key, so that one can follow another while frames come.
 ///
 /// # Errors
 /// Hardware can't do the same as software.
@@ -245,13 +260,20 @@ pub fn class_table<'a>(
         all.push((Parts::of(key, mask)?, class));
     }
     let used = |part: &Part| all.iter().any(|(parts, _)| parts.parts.iter().any(|(other, ..)| other == part));
-    let mut layout: Vec<Part> = Part::ALL.into_iter().filter(used).collect();
+    // A table that has the same key as the one before can follow it entry by entry.
+    let usual = |part: &Part| used(part) || masked && Part::USUAL.contains(part);
+    let of = |which: &dyn Fn(&Part) -> bool| Part::ALL.into_iter().filter(which).collect::<Vec<_>>();
+    // Keys of IPv6 frames must fit, whatever the matches are about.
+    let bytes_of = |layout: &[Part]| layout.iter().map(|part| part.bytes(true)).sum();
+    let mut layout = of(&usual);
+    if bytes_of(&layout) > KEY_BYTES_MAX {
+        layout = of(&used);
+    }
     if layout.is_empty() {
         // A table without entries has a key all the same.
         layout.push(Part::EthType);
     }
-    let has_v6 = all.iter().any(|(parts, _)| parts.eth_type == Some(IPV6));
-    let bytes = layout.iter().map(|part| part.bytes(has_v6)).sum();
+    let bytes = bytes_of(&layout);
     if bytes > KEY_BYTES_MAX {
         return Err(NotInHardware::TooLong(bytes));
     }

@@ -1,5 +1,6 @@
 //! The start-up of a port, in the order of the firmware's rules: configured while disabled, then queues, then enabled.
 
+use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
@@ -8,7 +9,7 @@ use dpaa2_defs::annotation::fas;
 use dpaa2_defs::classify::{Extract, five_tuple};
 use dpaa2_defs::mc::dpni::{
     self, ConfirmationMode, CongestionPoint, ErrorAction, Offload, QueueType, SetCongestionNotification,
-    SetTxPriorities, SetTxShaping, Units, congestion_mode, event, stash,
+    SetTxPriorities, SetTxShaping, Units, congestion_mode, event, option, stash,
 };
 use dpaa2_defs::mc::object::{ObjectId, ObjectType};
 use dpaa2_mc::{BufferLayout, Disabled, Dpni, McError, PoolBinding, QueueId, QueueTarget, State, Taildrop};
@@ -93,12 +94,15 @@ pub struct RxClass {
     pub spread_by: Vec<Extract>,
     /// Bytes that may wait in each of its queues before frames are dropped.
     pub queue_bytes: u32,
+    /// Frames that may wait in all of its queues together before more are dropped, and counted for the class. No
+    /// such limit if none, or if the interface was created with one congestion group for all classes.
+    pub frames: Option<u32>,
 }
 
 impl RxClass {
     /// So many queues with flows spread over them, 1 MiB in each.
     pub fn new(queues: u16) -> RxClass {
-        RxClass { queues, spread_by: five_tuple().to_vec(), queue_bytes: 1 << 20 }
+        RxClass { queues, spread_by: five_tuple().to_vec(), queue_bytes: 1 << 20, frames: None }
     }
 }
 
@@ -280,10 +284,12 @@ impl<B: Bus> Dpaa2<B> {
                 rx.push(opening.rx_queue(QueueId::rx(class as u8, index as u8), has, rx.len())?);
             }
         }
+        opening.limit_classes(&attributes)?;
         let steering = opening.steer(attributes)?;
         let tx: Vec<_> =
             (0..config.tx_classes.len()).map(|i| opening.tx_queue(i as u8)).collect::<Result<_, _>>()?;
         opening.share_the_wire()?;
+        opening.read_back(&attributes)?;
         let (device, link_event) = opening.watch_link(device)?;
 
         let shared = Arc::new(Shared {
@@ -423,6 +429,19 @@ impl<B: Bus> Opening<'_, B> {
         Ok(RxParts { results, source, channel })
     }
 
+    /// How many frames may wait in each class.
+    fn limit_classes(&self, has: &dpni::Attributes) -> Result<(), Dpaa2Error> {
+        if has.options.get() & option::SHARED_CONGESTION != 0 {
+            return Ok(());
+        }
+        for (class, how) in self.config.rx_classes.iter().enumerate() {
+            if let Some(threshold) = how.frames {
+                self.dpni.set_class_taildrop(class as u8, Taildrop::Frames { threshold })?;
+            }
+        }
+        Ok(())
+    }
+
     /// How frames get class and queue.
     fn steer(&self, attributes: dpni::Attributes) -> Result<Steering<B>, Dpaa2Error> {
         let classes = &self.config.rx_classes;
@@ -480,6 +499,56 @@ impl<B: Bus> Opening<'_, B> {
         match self.config.tx_rate {
             Some(rate) => Ok(limit_rate(&self.dpni, Some(rate))?),
             None => Ok(()),
+        }
+    }
+
+    /// Compares what was set with what the firmware says of it. Of pools, distributions, priorities and shaping it says nothing:
+    /// there are no commands for that.
+    fn read_back(&self, has: &dpni::Attributes) -> Result<(), Dpaa2Error> {
+        let config = self.config;
+        if let Some(mac) = config.mac {
+            self.same("address", mac, self.dpni.primary_mac()?)?;
+        }
+        self.same("longest frame", config.frame_max, self.dpni.max_frame_length()?)?;
+        self.same("promiscuous mode", config.promiscuous, self.dpni.is_unicast_promiscuous()?)?;
+        self.same("multicast promiscuous mode", config.all_multicast, self.dpni.is_multicast_promiscuous()?)?;
+        let mut number = 0;
+        for (class, how) in config.rx_classes.iter().enumerate() {
+            for index in 0..how.queues {
+                let (queue, name) =
+                    (QueueId::rx(class as u8, index as u8), format!("queue {index} of class {class}"));
+                self.same(&format!("number of {name}"), number, self.dpni.queue(queue)?.user_context.get())?;
+                self.same_limit(&name, limit(how.queue_bytes), self.dpni.taildrop(queue)?)?;
+                number += 1;
+            }
+            if let Some(threshold) = how.frames
+                && has.options.get() & option::SHARED_CONGESTION == 0
+            {
+                let found = self.dpni.class_taildrop(class as u8)?;
+                self.same_limit(&format!("class {class}"), Taildrop::Frames { threshold }, found)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn same<T: PartialEq + fmt::Debug>(&self, what: &str, set: T, found: T) -> Result<(), Dpaa2Error> {
+        if set == found {
+            return Ok(());
+        }
+        Err(Dpaa2Error::ReadBack { object: self.object, what: format!("{what} {set:?} (it says {found:?})") })
+    }
+
+    /// Hardware keeps eight digits of a limit.
+    fn same_limit(&self, of: &str, set: Taildrop, found: Taildrop) -> Result<(), Dpaa2Error> {
+        let close = |set: u32, found: u32| set.abs_diff(found) <= set >> 7;
+        match (set, found) {
+            (Taildrop::Bytes { threshold, .. }, Taildrop::Bytes { threshold: found, .. })
+            | (Taildrop::Frames { threshold }, Taildrop::Frames { threshold: found })
+                if close(threshold, found) =>
+            {
+                Ok(())
+            }
+            _ => self.same(&format!("limit of {of}"), set, found),
         }
     }
 

@@ -8,9 +8,12 @@
 //! ```
 //!
 //! Tables are values. Setting one puts exactly it in force: entries that stay the same are not touched, so frames that they
-//! are for don't notice.
+//! are for don't notice. In the table of classes they keep their places even if others come in front of them, and what goes
+//! is taken out after what comes was put in.
 
-use dpaa2_defs::classify::{Extract, KEY_BYTES_MAX, KeyAndMask, KeyConfig, five_tuple};
+use dpaa2_defs::classify::{
+    Extract, KEY_BYTES_MAX, KeyAndMask, KeyConfig, TABLE_QOS, TableDumpEntry, TableDumpHeader, five_tuple,
+};
 use dpaa2_defs::mc::dpni::{
     AddFsEntry, AddQosEntry, Attributes, RemoveFsEntry, RemoveQosEntry, SetQosTable, SetRxFsDistribution,
     fs_entry_option, option, qos_entry_flag, qos_table_flag,
@@ -18,8 +21,9 @@ use dpaa2_defs::mc::dpni::{
 use dpaa2_defs::mc::object::ObjectId;
 use dpaa2_mc::{Dpni, McError, State};
 use fslmc_bus::{Bus, BusError, DmaMemory, barrier};
-use zerocopy::IntoBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
+use crate::places::places;
 use crate::{Dpaa2Error, RxClass};
 
 /// Most traffic classes of reception.
@@ -48,7 +52,7 @@ pub struct ClassTable {
 /// An entry of a [`ClassTable`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClassEntry {
-    /// Its place: of several that match, the one with the lowest counts.
+    /// Its rank: of several that match, the one with the lowest counts.
     pub index: u16,
     /// The frames it is for.
     pub matches: Match,
@@ -96,6 +100,8 @@ pub(crate) struct Steering<B: Bus> {
     object: ObjectId,
     attributes: Attributes,
     scratch: DmaMemory<B>,
+    /// Where the firmware writes tables that are read back.
+    dump: DmaMemory<B>,
     classes: InForce<ClassTable>,
     flows: [InForce<FlowTable>; CLASSES_MAX],
 }
@@ -155,8 +161,11 @@ fn changes<'a, E: Entry>(old: &'a [E], new: &'a [E]) -> Changes<'a, E> {
 impl<B: Bus> Steering<B> {
     pub fn new(bus: &B, object: ObjectId, attributes: Attributes) -> Result<Steering<B>, BusError> {
         let scratch = DmaMemory::new(bus, size_of::<KeyConfig>().max(size_of::<KeyAndMask>()))?;
+        let entries = usize::from(attributes.qos_entries);
+        let dump_bytes = size_of::<TableDumpHeader>() + entries * size_of::<TableDumpEntry>();
+        let dump = DmaMemory::new(bus, dump_bytes)?;
         let (classes, flows) = Default::default();
-        Ok(Steering { object, attributes, scratch, classes, flows })
+        Ok(Steering { object, attributes, scratch, dump, classes, flows })
     }
 
     /// Puts a table for the firmware to read and returns where it is.
@@ -194,6 +203,11 @@ impl<B: Bus> Steering<B> {
         Ok(dpni.set_hash_distribution(class, how.queues, key)?)
     }
 
+    /// Whether a table of classes can take the place of the one in force entry by entry.
+    pub fn can_follow(&self, table: &ClassTable) -> bool {
+        self.classes.table().is_some_and(|old| old.key == table.key)
+    }
+
     /// Puts a table of classes in force, or none: then all frames are of class 0.
     pub fn set_classes<S: State>(
         &mut self,
@@ -217,33 +231,97 @@ impl<B: Bus> Steering<B> {
         };
         let same_key = before.table().filter(|old| old.key == table.key);
         let entries: &[ClassEntry] = same_key.map_or(&[], |old| &old.entries);
+        let table = ClassTable { entries: self.in_places(entries, &table.entries), ..table.clone() };
         let changes = changes(entries, &table.entries);
         match same_key {
             None => {
                 dpni.clear_qos_table()?;
-                self.set_class_key(dpni, table, 0)?;
+                self.set_class_key(dpni, &table, 0)?;
             }
             Some(old) if old.otherwise != table.otherwise => {
-                self.set_class_key(dpni, table, qos_table_flag::KEEP_ENTRIES)?;
+                self.set_class_key(dpni, &table, qos_table_flag::KEEP_ENTRIES)?;
             }
             Some(_) => {}
         }
-        for entry in changes.removed {
-            let (key_iova, mask_iova) = self.show_match(&entry.matches);
-            dpni.remove_qos_entry(&RemoveQosEntry {
-                key_size: KEY_BYTES_MAX as u8,
-                key_iova: key_iova.into(),
-                mask_iova: mask_iova.into(),
-                ..Default::default()
-            })?;
+        // What goes only makes room for what comes where it must: until then its frames have an entry.
+        let full = entries.len() + changes.added.len() > self.attributes.qos_entries.into();
+        let is_in_the_way = |entry: &&ClassEntry| {
+            full || changes.added.iter().any(|new| new.index == entry.index || new.matches == entry.matches)
+        };
+        let (first, last): (Vec<_>, Vec<_>) = changes.removed.into_iter().partition(is_in_the_way);
+        for entry in first {
+            self.remove_class_entry(dpni, entry)?;
         }
         for (entries, flag) in [(changes.updated, qos_entry_flag::UPDATE), (changes.added, 0)] {
             for entry in entries {
                 self.add_class_entry(dpni, entry, flag)?;
             }
         }
-        self.classes = InForce::Table(table.clone());
+        for entry in last {
+            self.remove_class_entry(dpni, entry)?;
+        }
+        self.read_back(dpni, &table.entries)?;
+        self.classes = InForce::Table(table);
         Ok(())
+    }
+
+    /// Compares the table of classes in hardware with these entries, where the firmware can tell: it says their keys and
+    /// masks. (For the keys' fields, and for what becomes of other frames, there is no command.)
+    fn read_back<S: State>(&self, dpni: &Dpni<S>, entries: &[ClassEntry]) -> Result<(), Dpaa2Error> {
+        let len = self.dump.len_bytes();
+        let Some(count) = dpni.dump_table(TABLE_QOS, self.dump.iova(), len as u32)? else { return Ok(()) };
+        barrier::after_takeover();
+        let mut dumped = vec![0; len];
+        // SAFETY: the memory is ours and that long; the firmware writes to it only during the command.
+        unsafe { std::ptr::copy_nonoverlapping(self.dump.as_ptr().as_ptr(), dumped.as_mut_ptr(), len) };
+        let (header, rest) = dumped.split_at(size_of::<TableDumpHeader>());
+        let header = TableDumpHeader::read_from_bytes(header).expect("its own size");
+        if header.entries_max.get() != u16::from(self.attributes.qos_entries) {
+            return Ok(());
+        }
+        let differs = |what: String| Err(Dpaa2Error::ReadBack { object: self.object, what });
+        if usize::from(count) != entries.len() {
+            return differs(format!("a class table of {} entries (it says {count})", entries.len()));
+        }
+        let found: Vec<_> = rest
+            .chunks_exact(size_of::<TableDumpEntry>())
+            .take(count.into())
+            .filter_map(|bytes| TableDumpEntry::read_from_bytes(bytes).ok())
+            .collect();
+        let masked = self.attributes.options.get() & option::HAS_KEY_MASKING != 0;
+        for entry in entries {
+            let Match { key, mask } = &entry.matches;
+            let is_it = |dumped: &TableDumpEntry| {
+                dumped.key.starts_with(key) && (!masked || dumped.mask.starts_with(mask))
+            };
+            if !found.iter().any(is_it) {
+                return differs(format!(
+                    "class entry {} (key {key:02x?}, class {})",
+                    entry.index, entry.class
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// New entries in their order, at places where those that are in force already stay.
+    fn in_places(&self, old: &[ClassEntry], new: &[ClassEntry]) -> Vec<ClassEntry> {
+        let mut new = new.to_vec();
+        new.sort_by_key(|entry| entry.index);
+        let old: Vec<_> = old.iter().map(Entry::place).collect();
+        let matches: Vec<_> = new.iter().map(|entry| &entry.matches).collect();
+        let places = places(&old, &matches, self.attributes.qos_entries.into());
+        new.into_iter().zip(places).map(|(entry, index)| ClassEntry { index, ..entry }).collect()
+    }
+
+    fn remove_class_entry<S: State>(&mut self, dpni: &Dpni<S>, entry: &ClassEntry) -> Result<(), McError> {
+        let (key_iova, mask_iova) = self.show_match(&entry.matches);
+        dpni.remove_qos_entry(&RemoveQosEntry {
+            key_size: KEY_BYTES_MAX as u8,
+            key_iova: key_iova.into(),
+            mask_iova: mask_iova.into(),
+            ..Default::default()
+        })
     }
 
     fn set_class_key<S: State>(

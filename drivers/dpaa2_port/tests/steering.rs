@@ -3,6 +3,7 @@
 mod common;
 
 use common::{Board, SOCS, TestPort, frame, small, udp};
+use dpaa2_model::Fault;
 use dpaa2_port::classify::{Extract, Protocol, field};
 use dpaa2_port::{
     ClassEntry, ClassTable, FlowEntry, FlowTable, Match, Miss, PoolConfig, PoolUse, PortConfig, RxClass,
@@ -132,6 +133,94 @@ fn a_change_of_a_table_touches_only_the_entries_that_differ() {
     port.handle.set_class_table(None).unwrap();
     (0..10).for_each(|host| board.send(1, &to_host(host, 1)));
     assert_eq!(received(&mut port), [10, 0, 0]);
+    board.close(vec![port]);
+}
+
+#[test]
+fn entries_that_stay_are_not_touched_when_others_come_in_front_of_them() {
+    let board = Board::described("lx2160a", 8, FOUR_CLASSES);
+    let mut port = board.port_with(classes(&[1, 1, 1]));
+    let table = |hosts: &[u8]| ClassTable {
+        key: destination(),
+        entries: (0..).zip(hosts).map(|(n, &host)| class_entry(n, to([10, 0, 0, host]), 1)).collect(),
+        otherwise: Some(0),
+    };
+    let changes = || {
+        let seen = |id| {
+            board.model(|model| model.commands_seen().filter(|seen| seen.1 == id).map(|seen| seen.3).sum())
+        };
+        [0x240, 0x241, 0x242].map(seen) as [u64; 3]
+    };
+    port.handle.set_class_table(Some(&table(&[5, 6]))).unwrap();
+    for (hosts, expected) in [
+        (&[1, 2, 5, 6][..], [1, 4, 0]),
+        (&[2, 5, 4, 6], [1, 5, 1]),
+        // There is no room between two of them: one moves.
+        (&[2, 3, 5, 4, 6], [1, 7, 2]),
+        (&[5, 6], [1, 7, 5]),
+    ] {
+        assert!(port.handle.can_follow(&table(hosts)));
+        port.handle.set_class_table(Some(&table(hosts))).unwrap();
+        assert_eq!(changes(), expected, "{hosts:?}");
+        (0..8).for_each(|host| board.send(1, &to_host(host, 1)));
+        assert_eq!(received(&mut port), [8 - hosts.len(), hosts.len(), 0], "{hosts:?}");
+    }
+    let other = ClassTable { key: source_port(), entries: vec![], otherwise: Some(0) };
+    assert!(!port.handle.can_follow(&other), "it looks at another field");
+    board.close(vec![port]);
+}
+
+#[test]
+fn frames_beyond_what_may_wait_in_a_class_are_counted_for_it() {
+    for soc in SOCS {
+        let board = Board::described(soc, 8, FOUR_CLASSES);
+        let table = ClassTable {
+            key: destination(),
+            entries: vec![class_entry(0, to([10, 0, 0, 7]), 1)],
+            otherwise: Some(0),
+        };
+        let mut config = PortConfig { class_table: Some(table), ..classes(&[1, 2]) };
+        config.rx_classes[1].frames = Some(40);
+        let mut port = board.port_with(config);
+        (0..100).for_each(|n| board.send(1, &to_host(7, n)));
+        (0..100).for_each(|n| board.send(1, &to_host(1, n)));
+        assert_eq!(port.handle.rx_class_drops().unwrap(), [0, 60], "{soc}");
+        assert_eq!(port.counter("ingress_nobuffer_discards"), 0);
+        let mut all = [0; 3];
+        for _ in 0..4 {
+            received(&mut port).iter().zip(&mut all).for_each(|(n, sum)| *sum += n);
+        }
+        assert_eq!((all[0], all[1] + all[2]), (100, 40), "{soc}");
+        board.close(vec![port]);
+    }
+}
+
+#[test]
+fn an_entry_that_the_firmware_took_but_hasnt_got_is_an_error_that_names_it() {
+    let board = Board::described("lx2160a", 8, FOUR_CLASSES);
+    let mut port = board.port_with(classes(&[1, 1]));
+    let table = |host| ClassTable {
+        key: destination(),
+        entries: vec![class_entry(0, to([10, 0, 0, host]), 1)],
+        otherwise: Some(0),
+    };
+    port.handle.set_class_table(Some(&table(7))).unwrap();
+    // The addition of the new entry is answered, but not carried out.
+    board.model(|model| model.inject(Fault::CommandError { nth: 1, status: 0 }));
+    let error = port.handle.set_class_table(Some(&table(8))).unwrap_err().to_string();
+    assert!(error.starts_with("dpni.1: a class table of 1 entries (it says 0)"), "{error}");
+    // Its removal isn't: there are as many as there should be, but not the right one.
+    port.handle.set_class_table(Some(&table(7))).unwrap();
+    board.model(|model| {
+        model.inject(Fault::CommandError { nth: 1, status: 0 });
+        model.inject(Fault::CommandError { nth: 2, status: 0 });
+    });
+    let error = port.handle.set_class_table(Some(&table(8))).unwrap_err().to_string();
+    assert!(error.contains("class entry") && error.contains("0a, 00, 00, 08"), "{error}");
+    // Set again, all of it is written anew.
+    port.handle.set_class_table(Some(&table(8))).unwrap();
+    (0..10).for_each(|host| board.send(1, &to_host(host, 1)));
+    assert_eq!(received(&mut port), [9, 1]);
     board.close(vec![port]);
 }
 

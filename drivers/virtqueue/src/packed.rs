@@ -239,6 +239,14 @@ impl Ring for PackedRing {
         Ok(want)
     }
 
+    /// Drivers make descriptors available in the ring's order: the last one speaks for all.
+    #[inline(always)]
+    fn has_available(&self, entries: u16) -> bool {
+        let last = self.next.plus(entries.saturating_sub(1), self.size);
+        let rest = self.word(last.slot).load(Ordering::Acquire);
+        is_avail((rest >> 48) as u16, last.wrap)
+    }
+
     #[inline(always)]
     fn advance(&mut self, n: u16) {
         self.next = self.next.plus(n, self.size);

@@ -141,6 +141,9 @@ pub(crate) trait Ring {
     /// The first entry is broken. A later one is reported when it is the first.
     fn peek(&self, into: &mut Peeked, want: usize) -> Result<usize, RingError>;
 
+    /// Whether so many entries (at most the ring's size) are there to be taken.
+    fn has_available(&self, entries: u16) -> bool;
+
     /// Takes `n` of the descriptors that were peeked at.
     fn advance(&mut self, n: u16);
 

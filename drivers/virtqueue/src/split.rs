@@ -177,6 +177,11 @@ impl Ring for SplitRing {
     }
 
     #[inline(always)]
+    fn has_available(&self, entries: u16) -> bool {
+        self.avail_seen.wrapping_sub(self.next_avail) >= entries
+    }
+
+    #[inline(always)]
     fn advance(&mut self, n: u16) {
         self.next_avail = self.next_avail.wrapping_add(n);
     }

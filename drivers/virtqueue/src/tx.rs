@@ -94,8 +94,8 @@ impl TxQueue for VirtioTx {
         self.accepts
     }
 
-    fn has_room(&mut self) -> bool {
-        with_ring!(&mut self.ring, r => has_room(r)).unwrap_or(true)
+    fn has_room(&mut self, frames: usize) -> bool {
+        with_ring!(&mut self.ring, r => has_room(r, frames)).unwrap_or(true)
     }
 
     fn flush(&mut self, counters: &PortCounters) -> Result<(), QueueFault> {
@@ -109,11 +109,11 @@ impl TxQueue for VirtioTx {
     }
 }
 
-/// Whether there are buffers for a burst, or half a ring of them.
-fn has_room<R: Ring>(ring: &mut R) -> Result<bool, RingError> {
+/// Whether there are buffers for so many frames, or half a ring of them.
+fn has_room<R: Ring>(ring: &mut R, frames: usize) -> Result<bool, RingError> {
     ring.refresh()?;
-    let wanted = BURST_MAX.min(usize::from(ring.size() / 2));
-    Ok(ring.peek(&mut Peeked::new(), wanted)? >= wanted)
+    let half = ring.size() / 2;
+    Ok(ring.has_available(u16::try_from(frames).map_or(half, |frames| frames.min(half))))
 }
 
 impl VirtioTx {

@@ -26,9 +26,9 @@ pub use protocol::{
     Answer, REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX, Refusal, RefusalKind, Request, VERSION, fuzz_request,
 };
 pub use rows::{
-    BridgeRow, Bucket, CacheRow, ConfigText, FdbRow, FlowRow, GuestRow, HardwareRow, LimitRow, PartitionRow,
-    PoolLevel, PortRow, PortState, PuntRow, QueueRow, Snapshot, StageRow, Status, Summary, TakeOverRow,
-    WorkerRow,
+    BridgeRow, Bucket, CacheRow, ConfigText, FdbRow, FlowRow, GuestRow, HardwareRow, LimitRow,
+    PartitionQueueRow, PartitionRow, PoolLevel, PortRow, PortState, PuntRow, QueueRow, Snapshot, StageRow,
+    Status, Summary, TakeOverRow, WorkerRow,
 };
 pub use server::{CONNECTIONS_MAX, Handler, serve};
 pub use socket::{BindError, ControlSocket};

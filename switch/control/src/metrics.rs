@@ -20,6 +20,7 @@
 //! | `ringway_partition_{matched,delivered,sent,refused}_frames_total` | `partition`, `port`, `owner` | frames that came for a partition of a port's queues, that its owner got, sent, and may not send |
 //! | `ringway_partition_drops_total` | `partition`, `port`, `owner`, `reason` | dropped frames |
 //! | `ringway_partition_pool_{buffers,free}` | `partition`, `port`, `owner` | its buffers, where hardware has a pool of them |
+//! | `ringway_partition_queue_{matched,delivered}_frames_total` | `partition`, `port`, `owner`, `queue` | frames that came for a queue of it, and that its owner got |
 //! | `ringway_partition_queue_depth` | `partition`, `port`, `owner`, `queue` | frames that wait in hardware |
 //! | `ringway_bridge_{rules,addresses,ports}` | `bridge` | how many there are |
 //!
@@ -98,9 +99,13 @@ fn partition(row: &PartitionRow) {
         gauge!("ringway_partition_pool_buffers", labels.iter()).set(pool.buffers as f64);
         gauge!("ringway_partition_pool_free", labels.iter()).set(pool.free as f64);
     }
-    for (queue, depth) in row.queue_depths.iter().enumerate() {
-        let labels = with("queue", queue.to_string());
-        gauge!("ringway_partition_queue_depth", labels.iter()).set(*depth as f64);
+    for queue in &row.each_queue {
+        let labels = with("queue", queue.queue.to_string());
+        count("ringway_partition_queue_matched_frames_total", &labels, queue.matched);
+        count("ringway_partition_queue_delivered_frames_total", &labels, queue.delivered);
+        if let Some(depth) = queue.depth {
+            gauge!("ringway_partition_queue_depth", labels.iter()).set(depth as f64);
+        }
     }
 }
 
@@ -237,7 +242,12 @@ mod tests {
                 port: "vm0".into(),
                 owner: "vm:a".into(),
                 delivered: 8,
-                queue_depths: vec![0, 7],
+                each_queue: vec![PartitionQueueRow {
+                    queue: 1,
+                    matched: 9,
+                    depth: Some(7),
+                    ..PartitionQueueRow::default()
+                }],
                 ..PartitionRow::default()
             }],
         }
@@ -255,6 +265,7 @@ mod tests {
             "ringway_bridge_rules{bridge=\"br0\"} 7",
             "ringway_partition_delivered_frames_total{partition=\"p\",port=\"vm0\",owner=\"vm:a\"} 8",
             "ringway_partition_queue_depth{partition=\"p\",port=\"vm0\",owner=\"vm:a\",queue=\"1\"} 7",
+            "ringway_partition_queue_matched_frames_total{partition=\"p\",port=\"vm0\",owner=\"vm:a\",queue=\"1\"} 9",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }

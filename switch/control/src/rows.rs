@@ -148,21 +148,36 @@ pub struct PartitionRow {
     /// Its buffers, where hardware has a pool of them for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<PoolLevel>,
-    /// Frames that wait in each of its queues, where hardware has those.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub queue_depths: Vec<u64>,
-    /// Frames that came for it.
+    /// Each of its queues.
+    pub each_queue: Vec<PartitionQueueRow>,
+    /// Frames that came for it; not those that hardware dropped.
     pub matched: u64,
     /// Bytes of them.
     pub matched_bytes: u64,
     /// Those that its owner got.
     pub delivered: u64,
-    /// Those that were dropped, by reason.
+    /// Those that were dropped, by reason; `rx-queue-full` by hardware.
     pub drops: BTreeMap<String, u64>,
     /// Frames its owner sent.
     pub sent: u64,
     /// Frames its owner may not send.
     pub refused: u64,
+}
+
+/// A receive queue of a partition. Where software sorts, the owner's queues share its frames.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionQueueRow {
+    /// Its number.
+    pub queue: u16,
+    /// Frames that came for it.
+    pub matched: u64,
+    /// Those that its owner got.
+    pub delivered: u64,
+    /// Those that were dropped, by reason.
+    pub drops: BTreeMap<String, u64>,
+    /// Frames that wait in it, where hardware has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depth: Option<u64>,
 }
 
 /// A pool of buffers.

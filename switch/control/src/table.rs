@@ -283,12 +283,26 @@ pub fn partitions(rows: &[PartitionRow]) -> String {
                 row.drops.iter().map(|(reason, n)| format!("{reason} {}", grouped(*n))).collect();
             text.push_str(&format!("  {}: dropped: {}\n", row.name, drops.join(", ")));
         }
-        if row.queue_depths.iter().any(|&depth| depth > 0) {
-            let depths: Vec<_> = row.queue_depths.iter().map(u64::to_string).collect();
-            text.push_str(&format!("  {}: waiting in its queues: {}\n", row.name, depths.join(", ")));
+    }
+    if rows.is_empty() {
+        return text;
+    }
+    let mut queues =
+        Table::new(["PORT", ">QUEUE", "PARTITION", ">MATCHED", ">DELIVERED", ">DROPPED", ">WAITING"]);
+    for row in rows {
+        for queue in &row.each_queue {
+            queues.row([
+                row.port.clone(),
+                queue.queue.to_string(),
+                row.name.clone(),
+                grouped(queue.matched),
+                grouped(queue.delivered),
+                grouped(queue.drops.values().sum()),
+                queue.depth.map_or("-".to_owned(), grouped),
+            ]);
         }
     }
-    text
+    text + &queues.to_string()
 }
 
 /// Workers.

@@ -50,6 +50,8 @@ pub struct Report {
     pub received_bytes: u64,
     /// Frames received of another kind, from somebody else.
     pub foreign: u64,
+    /// Frames received for somebody else's Ethernet address; counted by a sink.
+    pub misdirected: u64,
     /// Numbered frames that are missing. A generator knows only when something came back.
     pub lost: Option<u64>,
     /// Numbered frames that came twice.

@@ -173,7 +173,7 @@ fn actor(config: &GuestConfig, now: u64) -> Box<dyn Actor> {
         Role::Host(role) => Box::new(Host::new(config, role, now)),
         Role::Reflect => Box::new(Reflect::new(config.mac)),
         Role::Generate(role) => Box::new(Generate::new(config.mac, role, now)),
-        Role::Sink => Box::new(Sink::new()),
+        Role::Sink => Box::new(Sink::new(config.mac)),
     }
 }
 

@@ -20,9 +20,11 @@ const RUNS_MAX: usize = 16;
 const QUIET: u64 = 50 * MILLISECOND;
 
 pub struct Sink {
+    mac: [u8; 6],
     frame: Frame,
     runs: Vec<(u16, Arrivals)>,
     foreign: u64,
+    misdirected: u64,
     received: u64,
     first_at: u64,
     last_at: u64,
@@ -30,11 +32,13 @@ pub struct Sink {
 }
 
 impl Sink {
-    pub fn new() -> Sink {
+    pub fn new(mac: [u8; 6]) -> Sink {
         Sink {
+            mac,
             frame: Frame::new(),
             runs: vec![],
             foreign: 0,
+            misdirected: 0,
             received: 0,
             first_at: 0,
             last_at: 0,
@@ -76,6 +80,9 @@ impl Actor for Sink {
                 // One look at the clock for all that lay there.
                 (turn.worked, arrived_at) = (true, clock::now());
             }
+            if self.frame.bytes().first_chunk().is_some_and(|to| *to != self.mac && to[0] & 1 == 0) {
+                self.misdirected += 1;
+            }
             match Probe::of_frame(self.frame.bytes()) {
                 Some(probe) => self.note(probe, arrived_at),
                 None => self.foreign += 1,
@@ -95,6 +102,7 @@ impl Actor for Sink {
         let sum = |of: fn(&Arrivals) -> u64| self.runs.iter().map(|(_, arrivals)| of(arrivals)).sum();
         report.received = self.received;
         report.foreign = self.foreign;
+        report.misdirected = self.misdirected;
         report.lost = Some(sum(Arrivals::lost));
         report.duplicated = sum(|a| a.duplicated);
         report.reordered = sum(|a| a.reordered);
@@ -113,7 +121,7 @@ mod tests {
 
     #[test]
     fn loss_duplicates_and_order_are_found_per_generator() {
-        let mut sink = Sink::new();
+        let mut sink = Sink::new([2; 6]);
         for number in [0, 1, 3, 3, 2, 7] {
             note(&mut sink, 1, number);
         }
@@ -130,7 +138,7 @@ mod tests {
 
     #[test]
     fn strangers_cannot_make_it_grow_without_bound() {
-        let mut sink = Sink::new();
+        let mut sink = Sink::new([2; 6]);
         for run in 0..1000 {
             note(&mut sink, run, 0);
         }

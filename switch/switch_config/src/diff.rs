@@ -241,7 +241,7 @@ fn bridge_keys(old: &Bridge, new: &Bridge) -> Vec<&'static str> {
 fn queues_of(config: &Config, port: &Port) -> Vec<impl PartialEq> {
     let hardware = |partition: &Partition| {
         let hardware = partition.hardware?;
-        Some((partition.queues, hardware.dpbp, hardware.pool))
+        Some((partition.queues, hardware))
     };
     config.partitions_of(&port.name).filter_map(hardware).collect()
 }
@@ -285,7 +285,7 @@ fn port_change(old: &Port, new: &Port, queues_differ: bool) -> Option<Change> {
     let mut replacing = differing([
         ("number", old.number != new.number),
         ("queues", old.queues != new.queues),
-        ("queues and pools of its partitions", queues_differ),
+        ("queues, pools and shares of its partitions", queues_differ),
     ]);
     replacing.extend(driver_keys(&old.driver, &new.driver));
     if !replacing.is_empty() {

@@ -34,6 +34,9 @@ const LINK_HEADER_MAX: u16 = 14 + 8;
 const FRAME_MAX: u16 = 10_240;
 /// Bytes that a rate-limited interface may send at once: some frames of the longest kind.
 const TX_BURST_BYTES: u16 = 40_960;
+/// Buffers that workers have of a pool at a time: frames that were dequeued from a queue, and what is on its way back.
+const BUFFERS_OF_QUEUE: u32 = 32;
+const BUFFERS_OF_PORT: u32 = 64;
 /// How often the modelled wires are looked at: workers that sleep don't.
 const WIRE_INTERVAL: Duration = Duration::from_millis(1);
 
@@ -135,10 +138,23 @@ impl Hardware {
         dpaa2: &switch_config::Dpaa2,
         partitions: &[&Partition],
     ) -> anyhow::Result<()> {
+        Ok(running.handle.set_class_table(Some(&self.table(dpaa2, partitions)?))?)
+    }
+
+    /// Whether the hardware of a running port can go over to these partitions while it sorts.
+    pub fn can_follow(
+        &self,
+        running: &RunningDpaa2,
+        dpaa2: &switch_config::Dpaa2,
+        partitions: &[&Partition],
+    ) -> bool {
+        self.table(dpaa2, partitions).is_ok_and(|table| running.handle.can_follow(&table))
+    }
+
+    fn table(&self, dpaa2: &switch_config::Dpaa2, partitions: &[&Partition]) -> anyhow::Result<ClassTable> {
         let has = self.0.known.borrow().get(&dpaa2.dpni.number()).copied();
         let has = has.context("it was opened without partitions")?;
-        let table = table(&in_order(partitions), &has).map_err(anyhow::Error::msg)?;
-        Ok(running.handle.set_class_table(Some(&table))?)
+        table(&in_order(partitions), &has).map_err(anyhow::Error::msg)
     }
 
     /// What is in the pools of the hardware that is open.
@@ -174,6 +190,11 @@ fn in_order<'a>(partitions: &[&'a Partition]) -> Vec<(usize, &'a Partition)> {
     let mut classes: Vec<_> = partitions.iter().copied().enumerate().collect();
     classes.sort_by_key(|(_, partition)| partition.queues.first());
     classes
+}
+
+/// The traffic class of a partition among those of its port.
+pub(crate) fn class_of(partitions: &[&Partition], partition: &Partition) -> Option<usize> {
+    in_order(partitions).iter().position(|(_, other)| other.name == partition.name)
 }
 
 /// How hardware is to tell the classes of frames, or why it can't.
@@ -225,7 +246,7 @@ fn divided(
         Ok(table) => table,
         Err(why) => return Ok(Err(why)),
     };
-    let mut rx_pools = vec![];
+    let (mut rx_pools, mut rx_classes) = (vec![], vec![]);
     for (class, (_, partition)) in classes.iter().enumerate() {
         let hardware = partition.hardware.as_ref();
         let pool = match hardware.and_then(|hardware| hardware.dpbp) {
@@ -237,14 +258,23 @@ fn divided(
             None => port.rx_pools[0].pool,
         };
         rx_pools.push(PoolUse { pool, classes: 1 << class });
+        let queues = partition.queues.count();
+        rx_classes.push(RxClass { frames: Some(frames_of(pool, queues)), ..RxClass::new(queues) });
     }
     Ok(Ok(PortConfig {
-        rx_classes: classes.iter().map(|(_, partition)| RxClass::new(partition.queues.count())).collect(),
+        rx_classes,
         class_table: Some(class_table),
         tx_classes: tx_order(partitions).into_iter().map(|at| tx_share(partitions[at])).collect(),
         rx_pools,
         ..port.clone()
     }))
+}
+
+/// How many frames may wait in a class with a pool of its own. Hardware counts those it drops beyond for the class, while what it
+/// drops for want of a buffer is counted for the interface as a whole: so the pool is never quite used up.
+fn frames_of(pool: PoolConfig, queues: u16) -> u32 {
+    let with_workers = BUFFERS_OF_PORT + BUFFERS_OF_QUEUE * u32::from(queues);
+    pool.buffers - with_workers.min(pool.buffers / 2)
 }
 
 fn tx_share(partition: &Partition) -> TxShare {
@@ -321,6 +351,7 @@ fn port_config(fslmc: &Fslmc, config: &switch_config::Port, dpaa2: &switch_confi
             queues: config.queues.get(),
             spread_by: dpaa2.hash.iter().map(|&field| extract(field)).collect(),
             queue_bytes: dpaa2.rx_queue_bytes,
+            frames: None,
         }],
         tx_classes: vec![TxShare::EQUAL; config.queues.get().into()],
         rx_pools: vec![PoolUse { pool: pool(dpaa2.pool), classes: 0 }],
@@ -358,6 +389,15 @@ pub(crate) fn frame_max(mtu: u16) -> u16 {
     mtu.saturating_add(LINK_HEADER_MAX).min(FRAME_MAX)
 }
 
+/// What waits in hardware.
+#[derive(Default)]
+pub(crate) struct Waiting {
+    /// Frames in each receive queue.
+    pub depths: Vec<u32>,
+    /// Frames that were dropped because too many waited, by traffic class.
+    pub dropped: Vec<u64>,
+}
+
 /// A running port's interface: what is asked of it, and whether its link is up.
 pub(crate) struct RunningDpaa2 {
     pub handle: Dpaa2Handle,
@@ -381,6 +421,14 @@ impl RunningDpaa2 {
     /// Whether frames pass.
     pub fn has_link(&self) -> bool {
         self.link.get()
+    }
+
+    /// What the hardware says of its receive queues. What doesn't answer has nothing to show; its queues say so themselves.
+    pub fn waiting(&self) -> Waiting {
+        Waiting {
+            depths: self.handle.rx_depths().unwrap_or_default(),
+            dropped: self.handle.rx_class_drops().unwrap_or_default(),
+        }
     }
 
     /// What the hardware says of the interface.

@@ -3,21 +3,48 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use control::{PartitionRow, PoolLevel};
+use control::{PartitionQueueRow, PartitionRow, PoolLevel};
 use dpaa2_port::PoolAccount;
 use flow::OrderedMatches;
 use port::{DropReason, PortCounters, PortId};
 use switch_config::{Config, PartitionMapping, PartitionName, PortName, Receive};
-use worker::{Part, Partition, PartitionCounters, Partitions, Queues, Sorted, Source, Spread};
+use worker::{Part, Partition, PartitionCounters, Partitions, QueueCounters, Queues, Sorted, Source, Spread};
 
-use crate::dpaa2::{Hardware, tx_order};
+use crate::dpaa2::{Hardware, Waiting, class_of, tx_order};
+
+/// Why hardware drops frames of a partition: so many of it wait that its pool would soon be empty.
+const CLASS_FULL: &str = "rx-queue-full";
 
 /// The counters of every partition there has been since the switch was started, by owner (what was delivered to one stays
 /// with it), and which ports' hardware sorts.
 #[derive(Default)]
 pub(crate) struct Divisions {
-    counters: BTreeMap<(PartitionName, Option<PortName>), Vec<Arc<PartitionCounters>>>,
+    counters: BTreeMap<(PartitionName, Option<PortName>), Counters>,
     sorting: BTreeSet<PortName>,
+}
+
+/// A partition's counters, with one owner: a set for each worker.
+#[derive(Default)]
+struct Counters {
+    whole: Vec<Arc<PartitionCounters>>,
+    /// By the number of the queue.
+    queues: BTreeMap<u16, Vec<Arc<QueueCounters>>>,
+}
+
+impl Counters {
+    /// Frames that came for these queues, and bytes of them.
+    fn matched<'a>(of: impl Iterator<Item = &'a Arc<QueueCounters>>) -> (u64, u64) {
+        of.fold((0, 0), |sum, c| (sum.0 + c.matched.get(), sum.1 + c.matched_bytes.get()))
+    }
+
+    /// Frames that were dropped instead of delivered, by reason.
+    fn drops<'a>(of: impl Iterator<Item = &'a Arc<QueueCounters>> + Clone) -> BTreeMap<String, u64> {
+        let dropped = |&reason: &DropReason| {
+            let n: u64 = of.clone().map(|c| c.delivered.drops(reason)).sum();
+            (n > 0).then(|| (reason.name().to_owned(), n))
+        };
+        DropReason::ALL.iter().filter_map(dropped).collect()
+    }
 }
 
 impl Divisions {
@@ -55,7 +82,7 @@ impl Divisions {
             for partition in &partitions {
                 let Some(owner) = partition.owner else { continue };
                 let (_, delivered) = parts.entry(owner).or_insert_with(|| (Part::Owner(id), vec![]));
-                delivered.extend(partition.counters.iter().map(|c| c.delivered.clone()));
+                delivered.extend(partition.of_queues.iter().flatten().map(|c| c.delivered.clone()));
             }
             let divided = Partitions::new(matches_of(&table), partitions, self.sorted(&port.name));
             parts.insert(id, (Part::Divided(Arc::new(divided)), vec![]));
@@ -71,7 +98,15 @@ impl Divisions {
         workers: usize,
     ) -> Partition {
         let counters = self.counters.entry((partition.name.clone(), partition.owner_port.clone()));
-        let counters = counters.or_insert_with(|| (0..workers).map(|_| Arc::default()).collect());
+        let counters = counters.or_default();
+        counters.whole.resize_with(workers, Arc::default);
+        let numbers = partition.queues.first()..=partition.queues.last();
+        for queue in numbers.clone() {
+            counters.queues.entry(queue).or_default().resize_with(workers, Arc::default);
+        }
+        let of_worker = |worker: usize| -> Vec<Arc<QueueCounters>> {
+            numbers.clone().map(|queue| counters.queues[&queue][worker].clone()).collect()
+        };
         let owner = partition.owner_port.as_ref().and_then(|name| config.port(name));
         let queues = Queues { first: partition.queues.first(), count: partition.queues.count() };
         Partition {
@@ -91,25 +126,33 @@ impl Divisions {
                 ip: partition.source_ip.clone(),
             },
             is_polled: partition.receive == Receive::Poll,
-            counters: counters.clone(),
+            counters: counters.whole.clone(),
+            of_queues: (0..workers).map(of_worker).collect(),
         }
     }
 
-    /// A row for each partition: what workers counted, and what hardware says of pools and queues. `depths` tells how many
-    /// frames wait in each queue of a port.
+    /// A row for each partition: what workers counted, and what hardware says of pools and queues. `waiting` asks the
+    /// hardware of a port.
     pub fn rows(
         &self,
         config: &Config,
         hardware: &Hardware,
-        depths: impl Fn(&PortName) -> Vec<u32>,
+        waiting: impl Fn(&PortName) -> Waiting,
     ) -> Vec<PartitionRow> {
         let accounts = if self.sorting.is_empty() { vec![] } else { hardware.accounts() };
-        let depths: BTreeMap<_, _> = self.sorting.iter().map(|port| (port, depths(port))).collect();
+        let waiting: BTreeMap<_, _> = self.sorting.iter().map(|port| (port, waiting(port))).collect();
         let row = |partition: &switch_config::Partition| {
-            let queues = usize::from(partition.queues.first())..=usize::from(partition.queues.last());
-            let depths = depths.get(&partition.port).and_then(|depths| depths.get(queues));
-            let queue_depths = depths.unwrap_or_default().iter().map(|&depth| depth.into()).collect();
-            PartitionRow { queue_depths, ..self.row(config, partition, &accounts) }
+            let mut row = self.row(config, partition, &accounts);
+            let Some(waiting) = waiting.get(&partition.port) else { return row };
+            for queue in &mut row.each_queue {
+                queue.depth = waiting.depths.get(usize::from(queue.queue)).map(|&depth| depth.into());
+            }
+            let class = class_of(&config.partitions_of(&partition.port).collect::<Vec<_>>(), partition);
+            let dropped = class.and_then(|class| waiting.dropped.get(class)).copied().unwrap_or(0);
+            if dropped > 0 {
+                row.drops.insert(CLASS_FULL.to_owned(), dropped);
+            }
+            row
         };
         config.partitions.iter().map(row).collect()
     }
@@ -129,14 +172,18 @@ impl Divisions {
         });
         let account = dpbp.and_then(|dpbp| accounts.iter().find(|a| a.dpbp.id == dpbp.number()));
         let key = (partition.name.clone(), partition.owner_port.clone());
-        let counters = self.counters.get(&key).map_or(&[][..], |counters| counters);
-        let sum = |f: fn(&PartitionCounters) -> u64| counters.iter().map(|c| f(c)).sum::<u64>();
-        let dropped = |&reason: &DropReason| {
-            let n: u64 = counters.iter().map(|c| c.delivered.drops(reason)).sum();
-            (n > 0).then(|| (reason.name().to_owned(), n))
-        };
-        let matched = sum(|c| c.matched.get());
-        let drops: BTreeMap<_, _> = DropReason::ALL.iter().filter_map(dropped).collect();
+        let none = Counters::default();
+        let counters = self.counters.get(&key).unwrap_or(&none);
+        let sum = |f: fn(&PartitionCounters) -> u64| counters.whole.iter().map(|c| f(c)).sum::<u64>();
+        let all = counters.queues.values().flatten();
+        let (matched, matched_bytes) = Counters::matched(all.clone());
+        let drops = Counters::drops(all);
+        let each_queue = (partition.queues.first()..=partition.queues.last()).map(|queue| {
+            let of = counters.queues.get(&queue).map_or(&[][..], |of| of).iter();
+            let (matched, drops) = (Counters::matched(of.clone()).0, Counters::drops(of));
+            let delivered = matched.saturating_sub(drops.values().sum());
+            PartitionQueueRow { queue, matched, delivered, drops, depth: None }
+        });
         PartitionRow {
             name: partition.name.as_str().to_owned(),
             port: partition.port.as_str().to_owned(),
@@ -152,9 +199,9 @@ impl Divisions {
                 buffers: account.buffers.into(),
                 free: account.free.into(),
             }),
-            queue_depths: vec![],
+            each_queue: each_queue.collect(),
             matched,
-            matched_bytes: sum(|c| c.matched_bytes.get()),
+            matched_bytes,
             delivered: matched.saturating_sub(drops.values().sum()),
             drops,
             sent: sum(|c| c.sent.get()),

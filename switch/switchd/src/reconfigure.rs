@@ -59,16 +59,35 @@ pub(crate) async fn reconfigure(switch: &Rc<RefCell<Switch>>, new: Config) -> an
         }
     }
 
+    let (following, others): (Vec<_>, Vec<_>) =
+        plan.divided.iter().partition(|name| switch.borrow().can_follow(name, &new));
     {
         let mut this = switch.borrow_mut();
+        for name in &others {
+            this.divisions.set_sorted(name, Sorted::BySoftware);
+        }
         put_into_force(&mut this, &old, &new, &plan, opened)?;
+        for name in following {
+            follow(&mut this, name);
+        }
     }
-    sort_in_hardware(switch, &plan.divided).await;
+    sort_in_hardware(switch, &others).await;
     Ok(diff.changes.iter().map(ToString::to_string).collect())
 }
 
-/// Has the hardware of these ports sort by the table that is in force in workers, and then leave it to that.
-async fn sort_in_hardware(switch: &Rc<RefCell<Switch>>, ports: &[PortName]) {
+/// Has the hardware of a port go over to the table that is in force in workers, entry by entry. It sorts all the while:
+/// what lies in its queues goes to whom the table said that it is for when it came, and owners that aren't concerned don't
+/// notice.
+fn follow(switch: &mut Switch, name: &PortName) {
+    if let Err(error) = switch.sort(name) {
+        tracing::warn!(port = %name, "its partitions are sorted in software: {error:#}");
+        switch.sorted(name, Sorted::BySoftware);
+    }
+}
+
+/// Has the hardware of these ports sort by the table that is in force in workers, and then leave it to that. Workers sort
+/// meanwhile: hardware has no order of going over to another key.
+async fn sort_in_hardware(switch: &Rc<RefCell<Switch>>, ports: &[&PortName]) {
     let mut sorting = vec![];
     for name in ports {
         match switch.borrow().sort(name) {
@@ -82,7 +101,7 @@ async fn sort_in_hardware(switch: &Rc<RefCell<Switch>>, ports: &[PortName]) {
     // What was sorted by the old table, or while entries changed, is out of the queues by then.
     tokio::time::sleep(SETTLING).await;
     for name in sorting {
-        switch.borrow_mut().sorted(name);
+        switch.borrow_mut().sorted(name, Sorted::ByHardware);
     }
 }
 
@@ -94,9 +113,6 @@ fn put_into_force(
     plan: &Plan,
     opened: Vec<OpenPort>,
 ) -> anyhow::Result<()> {
-    for name in &plan.divided {
-        this.divisions.set_sorted(name, Sorted::BySoftware);
-    }
     this.set_bridges(new);
     this.set_rules(new)?;
     for port in &plan.changed {

@@ -13,6 +13,7 @@ use vhost_user_port::Phase;
 use worker::{BURST_BUCKETS, CYCLE_BUCKETS, Stage, WorkerStats};
 
 use crate::bridges::now;
+use crate::dpaa2::Waiting;
 use crate::ports::{RunningDriver, RunningPort};
 use crate::switch::Switch;
 
@@ -184,15 +185,14 @@ impl Switch {
     }
 
     pub fn partition_rows(&self) -> Vec<PartitionRow> {
-        let depths = |name: &switch_config::PortName| {
+        let waiting = |name: &switch_config::PortName| {
             let id = self.config.port(name).map(|port| PortId(port.number.get()));
             match id.and_then(|id| self.ports.get(&id)).map(|port| &port.driver) {
-                // What doesn't answer has nothing to show; its queues say so themselves.
-                Some(RunningDriver::Dpaa2(running)) => running.handle.rx_depths().unwrap_or_default(),
-                _ => vec![],
+                Some(RunningDriver::Dpaa2(running)) => running.waiting(),
+                _ => Waiting::default(),
             }
         };
-        self.divisions.rows(&self.config, &self.hardware, depths)
+        self.divisions.rows(&self.config, &self.hardware, waiting)
     }
 
     fn port_name(&self, id: PortId) -> String {

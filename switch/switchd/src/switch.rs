@@ -19,7 +19,7 @@ use worker::{CacheSizes, FaultReport, FaultSink, Idle, PuntQueue, Sorted};
 
 use crate::bridges::{Bridge, file_rules, now, rule_changes};
 use crate::dataplane::{Begin, BridgeSetup, Dataplane, PortSetup, WorkersSetup};
-use crate::dpaa2::Hardware;
+use crate::dpaa2::{Hardware, RunningDpaa2};
 use crate::guests::Guests;
 use crate::partitions::Divisions;
 use crate::ports::{OpenPort, RunningDriver, RunningPort, placement};
@@ -203,26 +203,39 @@ impl Switch {
         self.plane.borrow_mut().set_parts(parts);
     }
 
-    /// Has the hardware of a divided port sort as the configuration says. Until [`sorted`](Self::sorted), workers go on doing
-    /// so: hardware changes entry by entry, and frames that it sorted before wait in queues.
+    /// Has the hardware of a divided port sort as the configuration says.
     ///
     /// # Errors
     /// The port isn't on hardware that can, or the firmware refuses.
     pub fn sort(&self, name: &switch_config::PortName) -> anyhow::Result<()> {
-        let port = self.config.port(name).context("the port is gone")?;
-        let partitions: Vec<_> = self.config.partitions_of(name).collect();
-        let running = self.ports.get(&PortId(port.number.get())).map(|port| &port.driver);
-        match (&port.driver, running) {
-            (switch_config::Driver::Dpaa2(dpaa2), Some(RunningDriver::Dpaa2(running))) => {
-                self.hardware.sort(running, dpaa2, &partitions)
-            }
-            _ => anyhow::bail!("the port has no hardware"),
+        let (running, dpaa2) = self.hardware_of(&self.config, name).context("the port has no hardware")?;
+        self.hardware.sort(running, dpaa2, &self.config.partitions_of(name).collect::<Vec<_>>())
+    }
+
+    /// Whether the hardware of a divided port, which sorts, can go over to the partitions of a configuration meanwhile.
+    pub fn can_follow(&self, name: &switch_config::PortName, config: &Config) -> bool {
+        let Some((running, dpaa2)) = self.hardware_of(config, name) else { return false };
+        let partitions: Vec<_> = config.partitions_of(name).collect();
+        self.divisions.sorted(name) == Sorted::ByHardware
+            && self.hardware.can_follow(running, dpaa2, &partitions)
+    }
+
+    /// A running port on hardware, and what a configuration says of it.
+    fn hardware_of<'a>(
+        &'a self,
+        config: &'a Config,
+        name: &switch_config::PortName,
+    ) -> Option<(&'a RunningDpaa2, &'a switch_config::Dpaa2)> {
+        let port = config.port(name)?;
+        match (&port.driver, &self.ports.get(&PortId(port.number.get()))?.driver) {
+            (switch_config::Driver::Dpaa2(dpaa2), RunningDriver::Dpaa2(running)) => Some((running, dpaa2)),
+            _ => None,
         }
     }
 
-    /// From now on the queue a frame comes by says whose it is.
-    pub fn sorted(&mut self, name: &switch_config::PortName) {
-        self.divisions.set_sorted(name, Sorted::ByHardware);
+    /// Says who sorts the frames of a divided port from now on.
+    pub fn sorted(&mut self, name: &switch_config::PortName, by: Sorted) {
+        self.divisions.set_sorted(name, by);
         self.publish();
     }
 

@@ -1188,6 +1188,13 @@ pub const fn taildrop_overhead(overhead: i16) -> (u8, u8) {
     (((bits & 0x7f) << 1) as u8 | 1, (bits >> 7 & 0x1f) as u8)
 }
 
+/// The overhead in the two bytes of a taildrop command: what [`taildrop_overhead`] was given.
+pub const fn overhead_of(enable_and_overhead_low: u8, overhead_high: u8) -> i16 {
+    let bits = (enable_and_overhead_low as u16) >> 1 | (overhead_high as u16 & 0x1f) << 7;
+    // 12 bits with sign.
+    ((bits << 4) as i16) >> 4
+}
+
 layout! {
     /// Asks for the address of the MAC that the interface is connected to.
     pub struct GetPortMac: 0 {}

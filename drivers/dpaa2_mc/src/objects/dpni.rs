@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 use dpaa2_defs::mc::common::ApiVersion;
 use dpaa2_defs::mc::dpni::{
     self, AddFsEntry, AddMacFilter, AddQosEntry, AddVlanId, ClearFsEntries, ClearMacFilters, ClearQosTable,
-    ClearVlanFilters, ConfirmationMode, CongestionPoint, Destination, EnableVlanFilter, ErrorAction,
-    GetBufferLayout, GetLinkState, GetMacSpeeds, GetMaxFrameLength, GetMulticastPromiscuous, GetPortMac,
-    GetPrimaryMac, GetQdid, GetQueue, GetTxDataOffset, GetUnicastPromiscuous, LinkState, MacAddress, Offload,
-    POOLS_MAX, Pool, Queue, QueueType, RemoveFsEntry, RemoveMacFilter, RemoveQosEntry, RemoveVlanId,
-    ResetStatistics, SetBufferLayout, SetCongestionNotification, SetErrorsBehavior, SetLinkConfiguration,
-    SetMaxFrameLength, SetMulticastPromiscuous, SetOffload, SetPools, SetPrimaryMac, SetQosTable, SetQueue,
-    SetRxFsDistribution, SetRxHashDistribution, SetTaildrop, SetTxConfirmationMode, SetTxPriorities,
-    SetTxShaping, SetUnicastPromiscuous, Units, buffer_layout_flag, buffer_layout_option, queue_flag,
-    set_queue_option, taildrop_overhead,
+    ClearVlanFilters, ConfirmationMode, CongestionPoint, Destination, DumpTable, EnableVlanFilter,
+    ErrorAction, GetBufferLayout, GetLinkState, GetMacSpeeds, GetMaxFrameLength, GetMulticastPromiscuous,
+    GetPortMac, GetPrimaryMac, GetQdid, GetQueue, GetTaildrop, GetTxDataOffset, GetUnicastPromiscuous,
+    LinkState, MacAddress, Offload, POOLS_MAX, Pool, Queue, QueueType, RemoveFsEntry, RemoveMacFilter,
+    RemoveQosEntry, RemoveVlanId, ResetStatistics, SetBufferLayout, SetCongestionNotification,
+    SetErrorsBehavior, SetLinkConfiguration, SetMaxFrameLength, SetMulticastPromiscuous, SetOffload,
+    SetPools, SetPrimaryMac, SetQosTable, SetQueue, SetRxFsDistribution, SetRxHashDistribution, SetTaildrop,
+    SetTxConfirmationMode, SetTxPriorities, SetTxShaping, SetUnicastPromiscuous, Units, buffer_layout_flag,
+    buffer_layout_option, overhead_of, queue_flag, set_queue_option, taildrop_overhead,
 };
 use dpaa2_defs::mc::object::ObjectId;
 
@@ -372,6 +372,44 @@ impl<S: State> Dpni<S> {
 
     /// Says when frames for a queue are dropped.
     pub fn set_taildrop(&self, queue: QueueId, taildrop: Taildrop) -> Result<(), McError> {
+        self.set_taildrop_at(CongestionPoint::QUEUE, queue, taildrop)
+    }
+
+    /// Says when frames for a traffic class of reception are dropped, whichever of its queues they are for. All classes of
+    /// an interface created with `SHARED_CONGESTION` are one here.
+    pub fn set_class_taildrop(&self, tc: u8, taildrop: Taildrop) -> Result<(), McError> {
+        self.set_taildrop_at(CongestionPoint::GROUP, QueueId::rx(tc, 0), taildrop)
+    }
+
+    /// When frames for a queue are dropped.
+    pub fn taildrop(&self, queue: QueueId) -> Result<Taildrop, McError> {
+        self.taildrop_at(CongestionPoint::QUEUE, queue)
+    }
+
+    /// When frames for a traffic class of reception are dropped.
+    pub fn class_taildrop(&self, tc: u8) -> Result<Taildrop, McError> {
+        self.taildrop_at(CongestionPoint::GROUP, QueueId::rx(tc, 0))
+    }
+
+    fn taildrop_at(&self, point: CongestionPoint, queue: QueueId) -> Result<Taildrop, McError> {
+        let QueueId { queue_type, tc, index, .. } = queue;
+        let answer = self.handle().execute(&GetTaildrop { point, queue_type, tc, index })?;
+        Ok(if answer.enable_and_overhead_low & 1 == 0 {
+            Taildrop::Off
+        } else if answer.units == Units::FRAMES {
+            Taildrop::Frames { threshold: answer.threshold.get() }
+        } else {
+            let overhead = overhead_of(answer.enable_and_overhead_low, answer.overhead_high);
+            Taildrop::Bytes { threshold: answer.threshold.get(), overhead }
+        })
+    }
+
+    fn set_taildrop_at(
+        &self,
+        point: CongestionPoint,
+        queue: QueueId,
+        taildrop: Taildrop,
+    ) -> Result<(), McError> {
         let QueueId { queue_type, tc, index, channel } = queue;
         let (overhead, units, threshold) = match taildrop {
             Taildrop::Off => ((0, 0), Units::BYTES, 0),
@@ -379,7 +417,7 @@ impl<S: State> Dpni<S> {
             Taildrop::Frames { threshold } => (taildrop_overhead(0), Units::FRAMES, threshold),
         };
         self.handle().execute(&SetTaildrop {
-            point: CongestionPoint::QUEUE,
+            point,
             queue_type,
             tc,
             index,
@@ -464,6 +502,19 @@ impl<S: State> Dpni<S> {
         self.handle().execute(&ClearQosTable {})
     }
 
+    /// Has a table ([`TABLE_QOS`](dpaa2_defs::classify::TABLE_QOS)) written to `size` bytes at `iova`: a header, then its entries. Returns how many there are; `None` if
+    /// the firmware can't tell.
+    pub fn dump_table(&self, table_type: u16, iova: u64, size: u32) -> Result<Option<u16>, McError> {
+        let command = DumpTable {
+            table_type: table_type.into(),
+            iova: iova.into(),
+            size: size.into(),
+            ..Default::default()
+        };
+        let answer = statistics::optional(self.handle().execute(&command))?;
+        Ok(answer.map(|answer| answer.entries.get()))
+    }
+
     /// Limits the rate of transmission: see the fields of the command.
     pub fn set_tx_shaping(&self, command: &SetTxShaping) -> Result<(), McError> {
         self.handle().execute(command)
@@ -483,6 +534,11 @@ impl<S: State> Dpni<S> {
     /// every second.
     pub fn all_counters(&self) -> Result<Vec<NamedCounter>, McError> {
         statistics::all(self.handle(), &self.attributes()?)
+    }
+
+    /// Frames of a traffic class of reception that were dropped because too many of it waited.
+    pub fn class_drops(&self, tc: u8) -> Result<u64, McError> {
+        statistics::class_drops(self.handle(), tc)
     }
 
     /// Sets all counters to 0.

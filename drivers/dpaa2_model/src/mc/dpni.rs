@@ -9,7 +9,9 @@ use crate::ni::{
 };
 use crate::parse;
 use crate::qman::{CongestionNotice, Destination, Fqid, GroupId, Limit};
-use dpaa2_defs::classify::{EXTRACTS_MAX, KEY_BYTES_MAX, KeyConfig};
+use dpaa2_defs::classify::{
+    EXTRACTS_MAX, KEY_BYTES_MAX, KeyConfig, TABLE_QOS, TableDumpEntry, TableDumpHeader,
+};
 use dpaa2_defs::mc::common::{Disable, Enable, Enabled, IsEnabled, Reset};
 use dpaa2_defs::mc::dpni::{self, *};
 use dpaa2_defs::mc::header::{Frame, Status};
@@ -61,11 +63,6 @@ impl From<StatusOf> for Status {
 
 fn direct(flags: u8, tc: u8, queue: u8) -> Direct {
     (flags & 1 != 0).then_some((tc, queue))
-}
-
-fn overhead(low: u8, high: u8) -> i16 {
-    let bits = u16::from(low >> 1) | u16::from(high & 0x1f) << 7;
-    (bits << 4) as i16 >> 4
 }
 
 impl Model {
@@ -183,7 +180,7 @@ impl Model {
         let Some(index) = self.ni_index(id) else { return Err(Status::CONFIGURATION) };
         let number = request.header.id().id;
         match number {
-            0x235..=0x246 | 0x251 | 0x273 | 0x274 => self.dpni_classification(index, request),
+            0x235..=0x246 | 0x251 | 0x273 | 0x274 | 0x27d => self.dpni_classification(index, request),
             0x25f..=0x262 | 0x267 | 0x268 => self.dpni_queues(index, request),
             0x220..=0x233 | 0x263 | 0x275..=0x277 => self.dpni_filters(index, request),
             _ => self.dpni_settings(index, request),
@@ -720,6 +717,25 @@ impl Model {
                 let (key, mask) = self.key_and_mask(container, c.key_size, c.key_iova.get(), c.mask_iova.get(), masked)?;
                 Ok(self.ni(index).settings.qos.remove(&key, &mask).map_err(StatusOf::from)?)
             },
+            DumpTable => |c| {
+                if c.table_type.get() != TABLE_QOS {
+                    return Err(Status::UNSUPPORTED);
+                }
+                let qos = &self.ni(index).settings.qos;
+                let count = qos.entries.len() as u16;
+                let mut header = TableDumpHeader { table_type: TABLE_QOS.into(), ..Default::default() };
+                (header.entries, header.entries_max) = (count.into(), qos.capacity.into());
+                let mut dump = header.as_bytes().to_vec();
+                for entry in qos.entries.values() {
+                    let mut one = TableDumpEntry::new_zeroed();
+                    one.key[..entry.key.len()].copy_from_slice(&entry.key);
+                    one.mask[..entry.mask.len()].copy_from_slice(&entry.mask);
+                    dump.extend(one.as_bytes());
+                }
+                dump.truncate(c.size.get() as usize);
+                self.dma(container).write(c.iova.get(), &dump).map_err(|_| Status::DMA)?;
+                Ok(DumpedTable { entries: count.into() })
+            },
             ClearQosTable => |_| { self.ni(index).settings.qos.entries.clear(); Ok(()) },
             SetRxTcPolicing => |c| {
                 let tc = tc_of(c.tc)?;
@@ -819,7 +835,7 @@ impl Model {
                 let limit = (c.enable_and_overhead_low & 1 != 0).then(|| Limit {
                     in_frames: c.units == Units::FRAMES,
                     threshold: c.threshold.get().into(),
-                    overhead: overhead(c.enable_and_overhead_low, c.overhead_high),
+                    overhead: overhead_of(c.enable_and_overhead_low, c.overhead_high),
                 });
                 check(c.units.0 <= 1)?;
                 for place in self.taildrop_of(index, c.point, c.queue_type, c.channel, c.tc, c.index)? {
