@@ -21,6 +21,10 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("partition/flows-ls2088a", NEEDS, |c| flows(c, Wire::Dpaa2("ls2088a"))),
     Scenario::new("partition/flows-ls1088a", NEEDS, |c| flows(c, Wire::Dpaa2("ls1088a"))),
     Scenario::new("partition/flows-tap", NEEDS, |c| flows(c, Wire::Tap)),
+    Scenario::new("partition/flows-micro-guests", &[Need::Ringway, Need::Kvm], micro_guests),
+    Scenario::new("partition/stalled-owner", &[Need::Ringway], stalled_owner),
+    Scenario::new("partition/table-change-under-load", &[Need::Ringway], table_change),
+    Scenario::new("partition/steering-seen-by-testpmd", &[Need::Ringway], crate::dpaa2::steering),
     Scenario::new("partition/demo", &[Need::Ringway], demo),
 ];
 
@@ -71,6 +75,30 @@ impl Running {
 
     fn show(&self, what: &str) -> Result<Value> {
         Ok(serde_json::from_str(&self.ringway(&["show", what, "--json"])?)?)
+    }
+
+    fn partition(&self, name: &str) -> Result<Value> {
+        let rows = self.show("partitions")?;
+        let row = rows.as_array().and_then(|rows| rows.iter().find(|row| row["name"] == name)).cloned();
+        row.with_context(|| format!("no partition {name} in {rows}"))
+    }
+
+    fn count(&self, name: &str, key: &str) -> Result<u64> {
+        let row = self.partition(name)?;
+        row[key].as_u64().with_context(|| format!("no {key} in {row}"))
+    }
+
+    /// Frames of a partition that were dropped, whatever for.
+    fn dropped(&self, name: &str) -> Result<u64> {
+        let row = self.partition(name)?;
+        Ok(row["drops"].as_object().into_iter().flatten().filter_map(|(_, n)| n.as_u64()).sum())
+    }
+
+    /// Frames that a partition's owner gets in a while.
+    fn delivered_in(&self, name: &str, time: Duration) -> Result<u64> {
+        let before = self.count(name, "delivered")?;
+        std::thread::sleep(time);
+        Ok(self.count(name, "delivered")? - before)
     }
 
     /// A guest at a port's socket.
@@ -202,6 +230,229 @@ fn flows(context: &Context, wire: Wire) -> Result<()> {
         ensure!(row["name"] == "rest" || row["matched"].as_u64() > Some(5), "{row}");
     }
     running.stop()
+}
+
+/// Micro-guests in virtual machines own queues: frames from the wire and from the bridge to one of them and back, and between both
+/// of them.
+fn micro_guests(context: &Context) -> Result<()> {
+    let dir = &context.dir;
+    let end = format!(
+        "{{ kind = \"generator\", size = 64, flows = 8, rate = 2000, destination = \"{}\", hosts = 2 }}",
+        mac(STATION)
+    );
+    let mut text = format!(
+        "[workers]\ncores = [0]\n[control]\nsocket = \"{}\"\n[[bridge]]\nname = \"br0\"\n{}\
+         [[port]]\nname = \"station\"\nbridge = \"br0\"\ndriver = \"vhost-user\"\nsocket = \"{}\"\n",
+        dir.join("ctl.sock").display(),
+        dpaa2(dir, "lx2160a", &end)?,
+        dir.join("station.sock").display()
+    );
+    for (name, owner, host, queues, pool) in [
+        ("host", "bridge", STATION, "0", 3),
+        ("one", "vm:one", ONE, "1-2", 4),
+        ("two", "vm:two", TWO, "3-4", 5),
+    ] {
+        let _ = write!(
+            text,
+            "[[partition]]\nname = \"{name}\"\nport = \"wire\"\nqueues = \"{queues}\"\nowner = \"{owner}\"\n\
+             dpbp = \"dpbp.{pool}\"\npool = 512\nmatches = \"dl_dst={}\"\n",
+            mac(host)
+        );
+    }
+    text.push_str(
+        "[[partition]]\nname = \"rest\"\nport = \"wire\"\nmatches = \"any\"\nqueues = 5\nowner = \"bridge\"\n",
+    );
+    let to_one = format!("cmdline = \"to={} size=64 window=64\"\n", mac(ONE));
+    for (name, kernel, host, cmdline) in [("one", "reflect", ONE, ""), ("two", "generate", TWO, &*to_one)] {
+        let _ = write!(
+            text,
+            "[[vm]]\nname = \"{name}\"\nkernel = \"builtin:{kernel}\"\nmemory = \"32M\"\n{cmdline}\
+             net = [{{ partition = \"{name}\", mac = \"{}\" }}]\n",
+            mac(host)
+        );
+    }
+    let mut running = Running::start(dir, &text)?;
+    ["one", "two"].into_iter().try_for_each(|port| running.wait_up(port))?;
+    let mut station = running.guest(
+        "station",
+        &["--mode", "generate", "--mac", &mac(STATION), "--to", &mac(ONE), "--rate", "2000"],
+    )?;
+    running.wait_up("station")?;
+    // Two gets nothing from outside: what it gets is what one has sent back.
+    for (name, key) in
+        [("host", "matched"), ("one", "delivered"), ("one", "sent"), ("two", "delivered"), ("two", "sent")]
+    {
+        let what = format!("frames of {name}, {key}");
+        wait_until(&what, DEMO_LIMIT, || Ok((running.count(name, key)? > 2000).then_some(())))?;
+    }
+    let hardware = running.show("hardware")?;
+    let to_wire = hardware[0]["counters"]["egress_all_frames"].as_u64();
+    ensure!(to_wire > Some(1000), "what comes from the wire goes back there: {hardware}");
+    station.signal(Signal::TERM)?;
+    station.wait(START_LIMIT)?;
+    let log = station.log();
+    let report: Value = serde_json::from_str(&log[log.find("{").context("no report")?..])?;
+    let (back, from_wire) = (report["received"].as_u64(), report["foreign"].as_u64());
+    ensure!(back > Some(500) && from_wire > Some(500), "{report}");
+    let rows = running.show("partitions")?;
+    let delivered: Vec<_> = rows.as_array().into_iter().flatten().map(|row| &row["delivered"]).collect();
+    context.note(format!("delivered: {delivered:?}"));
+    // The end by SIGINT is that of its machines, too.
+    running.switch.signal(Signal::INT)?;
+    let status = running.switch.wait(START_LIMIT)?;
+    ensure!(status.success(), "the switch ended with {status}:\n{}", running.switch.log());
+    Ok(())
+}
+
+/// Sinks on both owners and on the bridge, the model's wire at full load: to 192.168.1.2, .3 and .4 in turn, at the stations'
+/// Ethernet addresses.
+struct Loaded {
+    running: Running,
+    station: Process,
+    one: Process,
+    two: Process,
+}
+
+impl Loaded {
+    fn start(dir: &Path, flows: u16) -> Result<Loaded> {
+        let end = format!(
+            "{{ kind = \"generator\", size = 64, flows = {flows}, burst = 48, destination = \"{}\", hosts = 3 }}",
+            mac(STATION)
+        );
+        let port = dpaa2(dir, "lx2160a", &end)?;
+        let running = Running::start(dir, &config(dir, &port, &partitions("192.168.1", [2, 3, 4], true)))?;
+        let sink = |port: &str, host: u8| running.guest(port, &["--mode", "sink", "--mac", &mac(host)]);
+        let (station, one, two) = (sink("station", STATION)?, sink("one", ONE)?, sink("two", TWO)?);
+        for port in ["station", "one", "two"] {
+            running.wait_up(port)?;
+        }
+        let this = Loaded { running, station, one, two };
+        ["host", "one", "two"].into_iter().try_for_each(|name| this.gets_more(name, 10_000))?;
+        Ok(this)
+    }
+
+    /// Waits until a partition's owner got so many frames more.
+    fn gets_more(&self, name: &str, frames: u64) -> Result<()> {
+        let had = self.running.count(name, "delivered")?;
+        wait_until(&format!("frames for {name}"), START_LIMIT, || {
+            Ok((self.running.count(name, "delivered")? > had + frames).then_some(()))
+        })
+    }
+
+    /// What a partition's owner gets in a second: the median of three.
+    fn rate(&self, name: &str) -> Result<u64> {
+        let mut rates = [0; 3];
+        for rate in &mut rates {
+            *rate = self.running.delivered_in(name, Duration::from_secs(1))?;
+        }
+        rates.sort_unstable();
+        Ok(rates[1])
+    }
+
+    /// Ends a sink, which has got nobody else's frames.
+    fn end(mut sink: Process) -> Result<()> {
+        sink.signal(Signal::TERM)?;
+        sink.wait(START_LIMIT)?;
+        let log = sink.log();
+        let report: Value = serde_json::from_str(&log[log.find("{").context("no report")?..])?;
+        ensure!(report["misdirected"] == 0 && report["foreign"].as_u64() > Some(1000), "{report}");
+        Ok(())
+    }
+}
+
+/// An owner that stands still uses up its own pool, and its frames are dropped and counted, while the wire goes on at full load:
+/// another one gets what it got before, and loses nothing. Neither does it when that owner is killed.
+fn stalled_owner(context: &Context) -> Result<()> {
+    let loaded = Loaded::start(&context.dir, 64)?;
+    let running = &loaded.running;
+    let mut share = 0.0;
+    // Something else on this machine may take the processor in one of both measurements.
+    for _ in 0..3 {
+        let before = loaded.rate("two")?;
+        loaded.one.signal(Signal::STOP)?;
+        let lost = || -> Result<u64> {
+            Ok(running.partition("one")?["drops"]["rx-queue-full"].as_u64().unwrap_or(0))
+        };
+        let had = lost()?;
+        wait_until("the stalled owner's frames to be dropped", START_LIMIT, || {
+            Ok((lost()? > had + 1000).then_some(()))
+        })?;
+        let dropped = lost()?;
+        let after = loaded.rate("two")?;
+        ensure!(lost()? > dropped + 1000, "the wire stands still: {}", running.partition("one")?);
+        share = after as f64 / before.max(1) as f64;
+        // It goes on where it stood.
+        loaded.one.signal(Signal::CONT)?;
+        loaded.gets_more("one", 10_000)?;
+        if share >= 0.95 {
+            break;
+        }
+    }
+    let (one, two) = (running.partition("one")?, running.partition("two")?);
+    ensure!(running.dropped("two")? == 0, "two lost frames: {two}");
+    ensure!(share >= 0.95, "with one stalled, two gets {:.0} % of what it got before", 100.0 * share);
+    ensure!(one["drops"]["tx-full"].is_null(), "what one had no room for waited: {one}");
+    context.note(format!(
+        "another owner's rate with one stalled: {:.0} % of before, none lost; of the stalled one's: {}",
+        100.0 * share,
+        one["drops"]
+    ));
+    let Loaded { running, station, mut one, two } = loaded;
+    one.kill()?;
+    running.delivered_in("two", Duration::from_millis(500))?;
+    ensure!(running.dropped("two")? == 0, "two lost frames when another owner was killed");
+    Loaded::end(two)?;
+    Loaded::end(station)?;
+    running.stop()
+}
+
+/// Addresses change hands while frames come at full rate: nobody gets a frame that isn't for it, others lose none.
+fn table_change(context: &Context) -> Result<()> {
+    let loaded = Loaded::start(&context.dir, 16)?;
+    let running = &loaded.running;
+    let change = |more: &str, host: u8| {
+        let words =
+            format!("matches=[{more}\"ip,nw_dst=192.168.1.{host}\", \"arp,arp_tpa=192.168.1.{host}\"]");
+        let keys = ["queues=1-2", "owner=port:one", "dpbp=dpbp.4", "pool=512"];
+        let args = [&["partition", "mod", "one", "port=wire", &words][..], &keys].concat();
+        running.ringway(&args).map(drop)
+    };
+    // The address of one is nobody's own for a while, and its own again; matches that look at more come and go in front of
+    // those of others.
+    let more = "\"udp,tp_dst=7\", \"dl_vlan=9\", \"udp6,ipv6_dst=fd00::7\", ";
+    for (round, (more, host)) in
+        [("", 77), ("", 3), (more, 77), ("", 3), (more, 3), ("", 3)].into_iter().enumerate()
+    {
+        change(more, host)?;
+        if host != 3 {
+            // What was in its queues before is its own yet.
+            wait_until("one's queues to be empty", START_LIMIT, || {
+                Ok(is_empty(running, "one")?.then_some(()))
+            })?;
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let got = running.delivered_in("one", Duration::from_millis(300))?;
+        ensure!((got > 0) == (host == 3), "round {round}: one got {got} frames");
+        ensure!(running.partition("one")?["sorted"] == "hardware", "round {round}: hardware doesn't sort");
+        loaded.gets_more("two", 1000)?;
+        ensure!(running.dropped("two")? == 0, "round {round}: {}", running.partition("two")?);
+    }
+    let row = running.partition("one")?;
+    ensure!(row["drops"] == serde_json::json!({}), "{row}");
+    let Loaded { running, station, one, two } = loaded;
+    context
+        .note(format!("{} frames for an owner not touched, none lost", running.count("two", "delivered")?));
+    Loaded::end(one)?;
+    Loaded::end(two)?;
+    drop(station);
+    running.stop()
+}
+
+/// Whether nothing waits in a partition's queues.
+fn is_empty(running: &Running, name: &str) -> Result<bool> {
+    let row = running.partition(name)?;
+    let queues = row["each_queue"].as_array().context("queues")?;
+    Ok(queues.iter().all(|queue| queue["depth"] == 0))
 }
 
 /// The example of the documentation: three owners, two of them machines.

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use crate::{Need, Scenario};
 
+pub(crate) use switch::steering;
+
 const NEEDS: &[Need] = &[Need::Ringway];
 const COMMAND_LIMIT: Duration = Duration::from_secs(15);
 

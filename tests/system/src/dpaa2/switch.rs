@@ -4,14 +4,14 @@
 use anyhow::{Context as _, Result, ensure};
 use lab::dpaa2::{Control, shim};
 use lab::switch::{Ringway, ringway_binary};
-use lab::{Namespace, Process, run_to_end, wait_until, workspace_root};
+use lab::{Namespace, Process, Testpmd, TestpmdOptions, VirtioUser, run_to_end, wait_until, workspace_root};
 use pcap_port::Capture;
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use super::testpmd::{quit, settle, start_on};
+use super::testpmd::{Streams, quit, restart_ports, settle, start_on};
 use super::{COMMAND_LIMIT, NEEDS, Served, Wiring, board, check, udp};
 use crate::traffic::{NamespaceHost, ping};
 use crate::{Context, Need, Scenario};
@@ -316,6 +316,116 @@ fn with_testpmd(context: &Context) -> Result<()> {
         "what testpmd received isn't what Ringway sent"
     );
     context.note(format!("{} frames to Ringway, {} to testpmd, byte for byte", all.0, all.1));
+    check(&served.model.report()?)?;
+    served.stop()
+}
+
+/// DPDK's DPAA2 driver sends from one interface to the connected one, whose queues Ringway divides in hardware, and DPDK's virtio driver
+/// owns two of the parts: its queues get what the hardware's queues got, also after the table was changed.
+pub(crate) fn steering(context: &Context) -> Result<()> {
+    let board = "soc = \"lx2160a\"\n[[container]]\nid = 2\ndpio = 6\ndpbp = 2\ndpcon = 2\n[[container.dpni]]\nid = 1\n\
+                 mac = \"02:00:00:00:00:01\"\n[[container]]\nid = 3\ndpio = 6\ndpbp = 6\ndpcon = 8\n[[container.dpni]]\n\
+                 id = 2\nmac = \"02:00:00:00:00:02\"\nrx_tcs = 8\ntx_tcs = 8\n[[connection]]\na = \"dpni.1\"\nb = \"dpni.2\"\n";
+    let served = Served::start(&context.dir, board)?;
+    let path = |name: &str| context.dir.join(name);
+    // To the bridge, to the first owner, to the second, to nobody known.
+    let sent: Vec<_> = [(1, 8), (2, 48), (3, 16), (9, 4)]
+        .into_iter()
+        .flat_map(|(host, flows)| {
+            (0..flows).map(move |flow| udp(RIGHT, [10, 9, 0, host], (1000 + flow, 7), None))
+        })
+        .collect();
+    write_capture(&path("sent.pcap"), &sent)?;
+    let capture = format!(
+        "--vdev=net_pcap0,rx_pcap={},tx_pcap={}",
+        path("sent.pcap").display(),
+        path("back.pcap").display()
+    );
+    let mut wire = start_on(&context.dir, &served, 2, &[&capture], &["--disable-link-check"])?;
+    wire.succeed("set fwd io")?;
+
+    let mut toml = file(&context.dir, "bus = \"vfio\"\ncontainer = \"dprc.3\"", &[2], 3);
+    toml.push_str("[[port]]\nname = \"station\"\nbridge = \"br0\"\ndriver = \"null\"\n");
+    for (port, host, queues, pool) in [("one", 2, "1-2", 5), ("two", 3, "3-4", 6)] {
+        let _ = write!(
+            toml,
+            "[[port]]\nname = \"{port}\"\nbridge = \"br0\"\ndriver = \"vhost-user\"\nqueues = 2\nsocket = \"{}\"\n\
+             [[partition]]\nname = \"{port}\"\nport = \"wire2\"\nmatches = \"ip,nw_dst=10.9.0.{host}\"\n\
+             queues = \"{queues}\"\nowner = \"port:{port}\"\ndpbp = \"dpbp.{pool}\"\npool = 512\n",
+            path(&format!("{port}.sock")).display()
+        );
+    }
+    toml.push_str("[[partition]]\nname = \"rest\"\nport = \"wire2\"\nmatches = \"any\"\nqueues = 0\nowner = \"bridge\"\n");
+    let environment = preload(&context.dir, vec![served.variable()])?;
+    let mut switch = Ringway::start_in(&context.dir, &toml, &environment)?;
+    let owners = ["one", "two"]
+        .map(|port| VirtioUser { queues: 2, ..VirtioUser::new(&path(&format!("{port}.sock"))) });
+    let mut owners = Testpmd::start(&context.dir, &TestpmdOptions::guest("owners", 1, &owners))?;
+    owners.command("set fwd rxonly")?;
+    ["wire2", "one", "two"].iter().try_for_each(|port| has_link(&switch, port))?;
+
+    let mut before = switch.show("partitions")?;
+    for (table, [one, two]) in [([2, 3], [48, 16]), ([9, 2], [4, 48])] {
+        if table != [2, 3] {
+            // The second one's address changes hands with a stranger's before the first one's is its own.
+            for (name, host) in [("two", 4), ("one", table[0]), ("two", table[1])] {
+                let (queues, dpbp) = if name == "one" { ("1-2", 5) } else { ("3-4", 6) };
+                let [matches, queues, owner, dpbp] = [
+                    format!("matches=ip,nw_dst=10.9.0.{host}"),
+                    format!("queues={queues}"),
+                    format!("owner=port:{name}"),
+                    format!("dpbp=dpbp.{dpbp}"),
+                ];
+                switch.command(&[
+                    "partition",
+                    "mod",
+                    name,
+                    "port=wire2",
+                    &matches,
+                    &queues,
+                    &owner,
+                    &dpbp,
+                    "pool=512",
+                ])?;
+            }
+        }
+        owners.command("start")?;
+        wire.command("start")?;
+        let delivered = |rows: &Value, name: &str| {
+            let row = rows.as_array().into_iter().flatten().find(|row| row["name"] == name);
+            row.map_or(0, |row| count(row, "delivered"))
+        };
+        let rows = wait_until("all frames", COMMAND_LIMIT, || {
+            let rows = switch.show("partitions")?;
+            let new = |name| delivered(&rows, name) - delivered(&before, name);
+            Ok((new("one") == one && new("two") == two && new("rest") == 76 - one - two).then_some(rows))
+        })?;
+        wire.command("stop")?;
+        // It takes what lies in its rings before it stops.
+        let seen = Streams::read(&owners.command("stop")?);
+        for (port, name) in [(0, "one"), (1, "two")] {
+            let queues = |rows: &Value| -> Vec<u64> {
+                let row = rows.as_array().into_iter().flatten().find(|row| row["name"] == name);
+                let queues = row.and_then(|row| row["each_queue"].as_array());
+                queues.into_iter().flatten().map(|queue| count(queue, "delivered")).collect()
+            };
+            let by_ringway: Vec<u64> =
+                queues(&rows).iter().zip(queues(&before)).map(|(now, then)| now - then).collect();
+            let by_testpmd: Vec<u64> = (0..2).map(|queue| seen.received_by(port, queue)).collect();
+            ensure!(by_testpmd == by_ringway, "{name}: {by_testpmd:?} instead of {by_ringway:?}");
+            ensure!(
+                by_testpmd.iter().sum::<u64>() < 10 || !by_testpmd.contains(&0),
+                "{name}: {by_testpmd:?}"
+            );
+            context.note(format!("queues of {name}: {by_testpmd:?}"));
+        }
+        before = rows;
+        // A port that is started again replays its capture again.
+        restart_ports(&mut wire)?;
+    }
+    owners.quit()?;
+    switch.finish()?;
+    quit(wire)?;
     check(&served.model.report()?)?;
     served.stop()
 }

@@ -101,6 +101,14 @@ fn create_flow(testpmd: &mut OnModel, rule: &str) -> Result<()> {
     Ok(())
 }
 
+/// Stops and starts all ports.
+pub(super) fn restart_ports(testpmd: &mut OnModel) -> Result<()> {
+    testpmd.command("port stop all")?;
+    let said = testpmd.command("port start all")?;
+    ensure!(!said.contains("Fail"), "{said}");
+    Ok(())
+}
+
 /// Waits until a forwarding testpmd has taken everything out of the queues and looked at it.
 pub(super) fn settle(testpmd: &OnModel) -> Result<()> {
     let dequeues = |report: &Value| report["dequeues"].as_u64().unwrap_or(0);
@@ -132,7 +140,7 @@ pub(super) fn quit(testpmd: OnModel) -> Result<Value> {
 
 /// What testpmd's own streams counted, by receive queue.
 #[derive(Clone, Debug, Default)]
-struct Streams {
+pub(super) struct Streams {
     /// Port, queue, frames received, frames sent.
     rows: Vec<(usize, usize, u64, u64)>,
 }
@@ -144,7 +152,7 @@ impl std::ops::AddAssign for Streams {
 }
 
 impl Streams {
-    fn read(text: &str) -> Self {
+    pub(super) fn read(text: &str) -> Self {
         let number = |line: &str, label: &str| -> Option<u64> {
             line.split_once(label)?
                 .1
@@ -174,7 +182,7 @@ impl Streams {
         self.rows.iter().map(|row| row.3).sum()
     }
 
-    fn received_by(&self, port: usize, queue: usize) -> u64 {
+    pub(super) fn received_by(&self, port: usize, queue: usize) -> u64 {
         self.rows.iter().filter(|row| (row.0, row.1) == (port, queue)).map(|row| row.2).sum()
     }
 }
