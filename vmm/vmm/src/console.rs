@@ -1,4 +1,4 @@
-//! The serial console: what the guest wrote last is kept, those who watch get what it writes.
+//! A console: what the guest wrote last is kept, those who watch get what it writes.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -14,6 +14,24 @@ const WATCHERS_MAX: usize = 8;
 /// The console. Clones are the same one.
 #[derive(Clone, Debug, Default)]
 pub struct Console(Arc<Mutex<State>>);
+
+/// The consoles of a machine.
+#[derive(Clone, Debug, Default)]
+pub struct Consoles {
+    /// The serial port.
+    pub serial: Console,
+    /// The virtio device, if it has one.
+    pub virtio: Option<Console>,
+}
+
+/// One of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// The serial port.
+    Serial,
+    /// The virtio device.
+    Virtio,
+}
 
 #[derive(Debug, Default)]
 struct State {

@@ -11,10 +11,16 @@ use anyhow::{Context, ensure};
 use devices::EventFd;
 use devices::pci::Bus;
 use devices::serial::Serial;
+use devices::virtio::blk::dataplane::DataplaneBlk;
+use devices::virtio::blk::inline::InlineBlk;
+use devices::virtio::blk::vhost_user::VhostUserBlk;
+use devices::virtio::console::Keyboard;
 use devices::virtio::net::tap::{Place, TapDevice, TapNet};
 use devices::virtio::net::vhost_net::VhostNet;
-use devices::virtio::net::vhost_user::{Options, Reached, VhostUserNet};
-use devices::virtio::{Device, Memory, Notifier, Transport, net};
+use devices::virtio::net::vhost_user::{Options, VhostUserNet};
+use devices::virtio::vhost_user::Reached;
+use devices::virtio::{self, Device, Memory, Notifier, Transport, blk, net};
+use disk::{Disk, DiskError};
 use kvm::Hypervisor;
 use machine::boot::{self, Boot};
 use machine::layout;
@@ -24,16 +30,16 @@ use sandbox::{Capabilities, Role};
 use vm_memory::{
     Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryBackend, GuestMemoryRegion,
 };
-use vmm_config::{Kernel, MemorySize, NetBackend, Vm};
+use vmm_config::{DiskBackend, Image, Kernel, MemorySize, NetBackend, Vm};
 
 use crate::board::{self, Board};
-use crate::console::Console;
+use crate::console::{Console, Consoles, Which};
 use crate::control;
 use crate::exits::{self, Exits, VcpuExits};
 use crate::life::{End, EndKind};
 use crate::platform::KvmPlatform;
 use crate::protocol::{Answer, GuestCounts, Request, State, Status};
-use crate::vcpu::Vcpus;
+use crate::vcpu::{Vcpus, pin_to};
 
 /// What reaches the main thread.
 pub enum Event {
@@ -49,8 +55,8 @@ pub enum Event {
     Reached,
     /// Somebody asks.
     Asked(Request, SyncSender<Answer>),
-    /// Somebody types.
-    Typed(Vec<u8>),
+    /// Somebody types at a console.
+    Typed(Which, Vec<u8>),
     /// The process was told to end.
     Terminate,
 }
@@ -99,6 +105,13 @@ pub fn check(config: &Vm) -> anyhow::Result<()> {
         }
         if net.backend == NetBackend::VhostNet {
             device("/dev/vhost-net", "load the kernel module vhost_net, or choose another back-end")?;
+        }
+    }
+    for disk in &config.disks {
+        match open_image(disk) {
+            // By this machine itself, maybe, which a former switch has started.
+            Err(error) if matches!(error.downcast_ref(), Some(DiskError::InUse(_))) => {}
+            opened => drop(opened?),
         }
     }
     ensure_available(config, config.memory)
@@ -161,7 +174,7 @@ pub fn run(config: Vm) -> End {
 struct Process {
     config: Vm,
     hypervisor: Hypervisor,
-    console: Console,
+    consoles: Consoles,
     events: Sender<Tagged>,
     inbox: Receiver<Tagged>,
     /// For each network device whose other end is a TAP device. They outlive resets, because opening takes privileges.
@@ -181,6 +194,8 @@ struct Process {
     /// When the present life began.
     life_began: Instant,
     start_us: Option<u64>,
+    /// The disks' images, opened once: a reset doesn't let go of them.
+    images: Vec<Option<Arc<Disk>>>,
     _socket: control::SocketFile,
 }
 
@@ -199,19 +214,21 @@ impl Process {
             ),
             None => None,
         };
-        let console = Console::new(record);
+        let virtio = config.virtio_console.then(Console::default);
+        let consoles = Consoles { serial: Console::new(record), virtio };
         let (listener, socket) = control::bind(&config.control)
             .with_context(|| format!("control socket {}", config.control.display()))?;
         let taps = open_taps(&config)?;
+        let images = config.disks.iter().map(open_image).collect::<anyhow::Result<Vec<_>>>()?;
         // Before any thread is started: each begins with what its parent has left.
         give_up();
-        control::serve(listener, &console, &events)?;
+        control::serve(listener, &consoles, &events)?;
         watch_signals(&events)?;
         let mut this = Process {
             taps,
             config,
             hypervisor,
-            console,
+            consoles,
             events,
             inbox,
             added: Vec::new(),
@@ -224,6 +241,7 @@ impl Process {
             started,
             life_began: started,
             start_us: None,
+            images,
             _socket: socket,
         };
         this.machine = Some(Machine::new(&this)?);
@@ -296,8 +314,13 @@ impl Process {
                 }
                 None
             }
-            Event::Typed(text) => {
-                self.machine().board.type_in(&text);
+            Event::Typed(which, text) => {
+                let machine = self.machine();
+                match (which, &machine.keyboard) {
+                    (Which::Serial, _) => machine.board.type_in(&text),
+                    (Which::Virtio, Some(keyboard)) => keyboard.type_in(&text),
+                    (Which::Virtio, None) => {}
+                }
                 None
             }
             Event::Terminate => self.stop("told to end by a signal"),
@@ -397,7 +420,9 @@ impl Process {
                 self.waiting.push(reply);
                 return Ok(None);
             }
-            Request::Console => Answer::Refused("this connection can't become a console".into()),
+            Request::Console | Request::VirtioConsole => {
+                Answer::Refused("this connection can't become a console".into())
+            }
         };
         // Who asked may be gone.
         let _ = reply.send(answer);
@@ -448,6 +473,8 @@ struct Machine {
     // The processors end first: they use all the others.
     vcpus: Vcpus,
     board: Arc<Board>,
+    /// Of the virtio console, if there is one.
+    keyboard: Option<Keyboard>,
     memory: Memory,
     vm: Arc<kvm::Vm>,
     is_micro_guest: bool,
@@ -455,7 +482,7 @@ struct Machine {
 
 impl Machine {
     fn new(process: &Process) -> anyhow::Result<Machine> {
-        let Process { config, hypervisor, console, events, generation, .. } = process;
+        let Process { config, hypervisor, consoles, events, generation, .. } = process;
         let mut memory = memory::create(config.memory.bytes(), pages(config))?;
         for &bytes in &process.added {
             memory = memory::grow(&memory, bytes, pages(config))?;
@@ -472,12 +499,19 @@ impl Machine {
             vm.attach_line(number, event.as_fd())?;
             Ok(event)
         };
-        let serial = Serial::new(line(layout::SERIAL_LINE)?, Box::new(console.clone()));
+        let serial = Serial::new(line(layout::SERIAL_LINE)?, Box::new(consoles.serial.clone()));
         let event_line = line(layout::EVENT_LINE)?;
 
         let mut bus = Bus::default();
         let mut window = layout::PCI_WINDOW;
         let mut reached = Vec::new();
+        let mut put = |device: Box<dyn Device>, notifier: Notifier| -> anyhow::Result<()> {
+            let (platform, memory) = (platform.clone(), shared.clone());
+            let transport = Transport::new(device, notifier, platform, memory, bus.next_number(), window)?;
+            window += Transport::WINDOW_BYTES;
+            bus.add(Arc::new(Mutex::new(transport)))?;
+            Ok(())
+        };
         for (device, tap) in config.net.iter().zip(&process.taps) {
             let notifier = Notifier::default();
             let told = net::Config { mac: device.mac, mtu: device.mtu, pairs: device.queues };
@@ -500,16 +534,23 @@ impl Machine {
                     Box::new(VhostNet::new(told, queue_size, tap, &shared, notifier.clone())?)
                 }
             };
-            let transport = Transport::new(
-                backend,
-                notifier,
-                platform.clone(),
-                shared.clone(),
-                bus.next_number(),
-                window,
-            )?;
-            window += Transport::WINDOW_BYTES;
-            bus.add(Arc::new(Mutex::new(transport)))?;
+            put(backend, notifier)?;
+        }
+        for (number, (disk, image)) in config.disks.iter().zip(&process.images).enumerate() {
+            let notifier = Notifier::default();
+            let backend = disk_device(disk, image.as_ref(), number, &notifier, &mut reached)?;
+            put(backend, notifier)?;
+        }
+        let keyboard = match &consoles.virtio {
+            Some(console) => {
+                let (device, keyboard) = virtio::console::Console::new(Box::new(console.clone()));
+                put(Box::new(device), Notifier::default())?;
+                Some(keyboard)
+            }
+            None => None,
+        };
+        if config.rng {
+            put(Box::<virtio::rng::Rng>::default(), Notifier::default())?;
         }
         let board = Board::new(serial, bus, event_line);
 
@@ -527,7 +568,7 @@ impl Machine {
         let vcpus = Vcpus::start(vcpus, &config.pins, &board, events, *generation)?;
         wait_for_switch(reached, events, *generation)?;
         let is_micro_guest = matches!(config.kernel, Kernel::Builtin(_));
-        Ok(Machine { vcpus, board, memory: shared, vm, is_micro_guest })
+        Ok(Machine { vcpus, board, keyboard, memory: shared, vm, is_micro_guest })
     }
 
     fn add_memory(&self, bytes: u64, pages: Pages) -> anyhow::Result<()> {
@@ -572,6 +613,42 @@ impl Machine {
             moved: word(offset_of!(Mailbox, moved)),
         })
     }
+}
+
+/// The image of a disk that has one here.
+fn open_image(disk: &vmm_config::Disk) -> anyhow::Result<Option<Arc<Disk>>> {
+    let image = match &disk.backend {
+        DiskBackend::Inline(image) | DiskBackend::Dataplane { image, .. } => image,
+        DiskBackend::VhostUserBlk { .. } => return Ok(None),
+    };
+    let Image { path, read_only, direct } = image.clone();
+    Ok(Some(Arc::new(Disk::open(&disk::Options { path, read_only, direct })?)))
+}
+
+/// A disk's device. The guest can read its name: `disk0` and so on.
+fn disk_device(
+    config: &vmm_config::Disk,
+    image: Option<&Arc<Disk>>,
+    number: usize,
+    notifier: &Notifier,
+    reached: &mut Vec<Reached>,
+) -> anyhow::Result<Box<dyn Device>> {
+    let name = format!("disk{number}");
+    let image = || image.cloned().context("a disk without an image");
+    Ok(match &config.backend {
+        DiskBackend::Inline(_) => Box::new(InlineBlk::new(image()?, &name)),
+        DiskBackend::Dataplane { pin, .. } => {
+            let pin = *pin;
+            let pinned = move || pin.iter().for_each(|&cpu| pin_to(cpu));
+            Box::new(DataplaneBlk::new(image()?, config.queues, &name, pinned)?)
+        }
+        DiskBackend::VhostUserBlk { socket } => {
+            let options = blk::vhost_user::Options { socket: socket.clone(), queues: config.queues };
+            let device = VhostUserBlk::new(options, notifier.clone())?;
+            reached.push(device.reached());
+            Box::new(device)
+        }
+    })
 }
 
 /// Sends [`Event::Reached`] when every device has found its switch.
