@@ -11,7 +11,7 @@ use crate::{packages, process::run_to_end, target_dir};
 /// Package that depends on the current kernel's package.
 const KERNEL: &str = "linux-image-amd64";
 /// What the guests load; dependencies are added.
-const MODULES: &[&str] = &["virtio_pci", "virtio_net"];
+const MODULES: &[&str] = &["virtio_pci", "virtio_net", "kvm_amd", "9p", "9pnet_virtio", "tun"];
 /// Programs taken from this machine, with their shared libraries.
 const PROGRAMS: &[&str] = &["/usr/bin/iperf3", "/usr/sbin/ethtool"];
 const INIT: &str = include_str!("guest_init.sh");
@@ -27,6 +27,14 @@ pub struct GuestImage {
 }
 
 impl GuestImage {
+    /// The directory everything lies in.
+    ///
+    /// # Errors
+    /// Never for an image that was built here.
+    pub fn dir(&self) -> Result<PathBuf> {
+        Ok(self.initrd.parent().context("an initrd lies in a directory")?.to_path_buf())
+    }
+
     /// Builds the image, or takes the one a former run built from the same parts.
     ///
     /// # Errors
@@ -110,6 +118,8 @@ fn build_initrd(dir: &Path, unpacked: &Path, image: &GuestImage) -> Result<()> {
     for program in PROGRAMS {
         install_program(&root, Path::new(program))?;
     }
+    // What this program is linked with is what Ringway is linked with.
+    install_libraries(&root, &std::env::current_exe()?)?;
     install_modules(&root, unpacked, &image.kernel, MODULES)?;
     pack(&root, INIT, &image.initrd)
 }
@@ -147,6 +157,10 @@ fn install_program(root: &Path, program: &Path) -> Result<()> {
     let name = program.file_name().context("a program has a name")?;
     std::fs::copy(program, root.join("usr/bin").join(name))
         .with_context(|| format!("copying {}", program.display()))?;
+    install_libraries(root, program)
+}
+
+fn install_libraries(root: &Path, program: &Path) -> Result<()> {
     let libraries = run_to_end("ldd", &[&program.to_string_lossy()], LIMIT)?;
     for path in libraries.split_whitespace().filter(|word| word.starts_with('/')) {
         let to = root.join(path.trim_start_matches('/'));

@@ -9,6 +9,7 @@
 //! Rules kept throughout: every wait has a deadline; a child dies with its owner; a log is quoted when something fails.
 
 mod arm_host;
+mod emulated_host;
 mod footprint;
 mod guest;
 mod guest_image;
@@ -24,6 +25,7 @@ pub mod switch;
 mod testpmd;
 
 pub use arm_host::{ArmFiles, ArmHost};
+pub use emulated_host::EmulatedHost;
 pub use footprint::Footprint;
 pub use guest::{Guest, GuestOptions, Migration, Output};
 pub use guest_image::GuestImage;
