@@ -2,6 +2,7 @@
 
 use std::fs::Permissions;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -123,27 +124,23 @@ fn watch(
     events: &Sender<Tagged>,
 ) -> io::Result<()> {
     send(reader.get_mut(), &Answer::Done)?;
-    console.watch(reader.get_ref().try_clone()?)?;
-    // The descriptors share their flags, and this side wants to wait.
+    let watching = console.watch(reader.get_ref().try_clone()?)?;
     let mut buffer = [0; 512];
-    loop {
+    let result = loop {
         match reader.read(&mut buffer) {
-            Ok(0) => return Ok(()),
+            Ok(0) => break Ok(()),
             Ok(count) => {
                 if events.send((0, Event::Typed(which, buffer[..count].to_vec()))).is_err() {
-                    return Ok(());
+                    break Ok(());
                 }
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait_readable(reader.get_ref()),
-            Err(error) => return Err(error),
+            Err(error) => break Err(error),
         }
-    }
-}
-
-fn wait_readable(stream: &UnixStream) {
-    use rustix::event::{PollFd, PollFlags, poll};
-    // Interrupted or not, the next read tells.
-    let _ = poll(&mut [PollFd::new(stream, PollFlags::IN)], None);
+    };
+    drop(watching);
+    // Else a thread that writes to one who doesn't read would stay. A connection that is gone can't be shut down.
+    let _ = reader.get_ref().shutdown(Shutdown::Both);
+    result
 }
 
 #[cfg(test)]

@@ -67,6 +67,8 @@ pub type Tagged = (u64, Event);
 /// How long a guest that was asked to power off may take: the micro-guest, and others.
 const PATIENCE_BUILTIN: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long those who watch a console may take to hear the end.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 /// Pieces of memory that can be added: each is a region that the switch maps, too.
 const ADDED_MAX: usize = 16;
 
@@ -285,6 +287,9 @@ impl Process {
             machine.vcpus.end();
             machine.guest_counts()
         });
+        for console in self.consoles.virtio.iter().chain([&self.consoles.serial]) {
+            console.settle(LAST_WORDS);
+        }
         for waiting in self.waiting.drain(..) {
             // Who doesn't wait any more needn't know.
             let _ = waiting.send(Answer::Ended(end.clone()));
