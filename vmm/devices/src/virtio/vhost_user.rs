@@ -14,6 +14,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
+use sandbox::Role;
 use vhost_user::{Frontend, FrontendError, Inflight, MemoryRegion, Offer, ProtocolFeatures, VringAddr};
 use virtio_defs::feature::{RING_PACKED, VHOST_USER_PROTOCOL};
 use virtio_defs::{packed, split};
@@ -112,7 +113,7 @@ impl Link {
             inflight: None,
             resumes: false,
         };
-        let thread = crate::thread::spawn("vhost-user", move || keeper.run())?;
+        let thread = crate::thread::spawn("vhost-user", Role::Device, move || keeper.run())?;
         Ok(Link { state, commands, wake, thread: Some(thread) })
     }
 

@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_
 use std::thread::JoinHandle;
 
 use disk::{Completion, Disk, DiskRing};
+use sandbox::Role;
 use virtio_defs::blk::status;
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryMmap};
 
@@ -49,7 +50,7 @@ impl DataplaneBlk {
         let (commands, inbox) = channel();
         let wake = EventFd::create()?;
         let theirs = wake.try_clone()?;
-        let thread = crate::thread::spawn("blk", move || {
+        let thread = crate::thread::spawn("blk", Role::Disk, move || {
             on_start();
             let mut next = inbox.recv().ok();
             while let Some(command) = next.take() {
