@@ -800,6 +800,10 @@ impl Checker<'_, '_, '_> {
                 Some(at) => Some(self.file(at)?),
                 None => None,
             };
+            let cgroup = match &keys.cgroup {
+                Some(at) => Some(self.file(at)?),
+                None => None,
+            };
             keys.pins.iter().flat_map(|at| &at.value.items).for_each(|pin| self.processor(pin));
             let disks = keys.disk.map(|at| at.value.items).unwrap_or_default();
             let disks: Vec<_> = disks.iter().filter_map(|disk| self.vm_disk(disk)).collect();
@@ -824,6 +828,7 @@ impl Checker<'_, '_, '_> {
                 disks,
                 virtio_console: keys.virtio_console?.value,
                 rng: keys.rng?.value,
+                cgroup,
                 restart: match keys.restart?.value {
                     VmRestart::Never => vmm_config::Restart::Never,
                     VmRestart::OnFailure => vmm_config::Restart::OnFailure,

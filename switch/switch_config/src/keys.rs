@@ -268,6 +268,8 @@ section! {
         virtio_console: bool, default(false);
         /// Whether it has an entropy device.
         rng: bool, default(false);
+        /// The folder of the control group that its process joins, such as "/sys/fs/cgroup/machines/vm1".
+        cgroup: String, optional;
         /// When it is started again.
         restart: VmRestart, default(VmRestart::OnFailure);
     }

@@ -380,6 +380,9 @@ fn vm(page: &mut Page, vm: &vmm_config::Vm) {
     }
     page.set("virtio_console", vm.virtio_console);
     page.set("rng", vm.rng);
+    if let Some(cgroup) = &vm.cgroup {
+        page.path("cgroup", cgroup);
+    }
     let restart = match vm.restart {
         vmm_config::Restart::Never => VmRestart::Never,
         vmm_config::Restart::OnFailure => VmRestart::OnFailure,

@@ -48,11 +48,16 @@ fn configuration(image: &GuestImage, ports: &str, machines: &[(&str, &str, &str)
     Ok(text)
 }
 
-/// An emulated host with a switch that has started these machines.
-fn start(context: &Context, ports: &str, machines: &[(&str, &str, &str)]) -> Result<EmulatedHost> {
+/// An emulated host in which a switch can be started that starts these machines.
+fn boot(context: &Context, ports: &str, machines: &[(&str, &str, &str)]) -> Result<EmulatedHost> {
     let image = context.image()?;
     std::fs::write(context.dir.join("ringway.toml"), configuration(image, ports, machines)?)?;
-    let mut host = EmulatedHost::boot(&context.dir, image)?;
+    EmulatedHost::boot(&context.dir, image)
+}
+
+/// As [`boot`], and the switch has been started.
+fn start(context: &Context, ports: &str, machines: &[(&str, &str, &str)]) -> Result<EmulatedHost> {
+    let mut host = boot(context, ports, machines)?;
     host.start_switch()?;
     Ok(host)
 }
@@ -147,11 +152,15 @@ fn devices(context: &Context) -> Result<()> {
     let image = context.image()?;
     let kernel = EmulatedHost::image_path(image, &image.kernel)?;
     let ports = "[[port]]\nname = \"host\"\nbridge = \"br0\"\ndriver = \"tap\"\ndevice = \"tap-host\"\npersistent = true\n";
-    let keys = "cpus = 2\npins = [0, 1]\nnet = [{ port = \"vm-p0\" }]\nvirtio_console = true\nrng = true";
-    let mut host = start(context, ports, &[("vm", &kernel, keys)])?;
+    let keys = "cpus = 2\npins = [0, 1]\nnet = [{ port = \"vm-p0\" }]\nvirtio_console = true\nrng = true\n\
+        cgroup = \"/tmp/groups/vm\"";
+    let mut host = boot(context, ports, &[("vm", &kernel, keys)])?;
+    host.run("mkdir /tmp/groups && mount -t cgroup2 none /tmp/groups && mkdir /tmp/groups/vm")?;
+    host.start_switch()?;
     host.run(&format!("ip addr add {ADDRESS_HOST}/24 dev tap-host && ip link set tap-host up"))?;
     host.wait_ready_in("vm")?;
     let pid = status(&mut host, "vm")?["pid"].as_u64().context("a process")?;
+    host.run(&format!("grep -qx {pid} /tmp/groups/vm/cgroup.procs")).context("the control group")?;
     for cpu in 0..2 {
         expect_pinned(&mut host, pid, &format!("vcpu-{cpu}"), cpu)?;
     }
@@ -301,8 +310,7 @@ fn disks(context: &Context) -> Result<()> {
         { path = \"/tmp/disk1\", backend = \"dataplane\", queues = 2, pin = 1 }, \
         { socket = \"/tmp/blk.sock\", backend = \"vhost-user-blk\" }, \
         { path = \"/tmp/disk3\", backend = \"inline\", read_only = true }]";
-    std::fs::write(context.dir.join("ringway.toml"), configuration(image, "", &[("vm", &kernel, keys)])?)?;
-    let mut host = EmulatedHost::boot(&context.dir, image)?;
+    let mut host = boot(context, "", &[("vm", &kernel, keys)])?;
     host.run("truncate -s 64M /tmp/disk0 /tmp/disk1 /tmp/disk2 && echo content > /tmp/disk3 && truncate -s 1M /tmp/disk3")?;
     start_storage_daemon(&mut host)?;
     host.start_switch()?;

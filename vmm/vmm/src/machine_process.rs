@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::mem::offset_of;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -84,7 +85,7 @@ pub fn check(config: &Vm) -> anyhow::Result<()> {
         config.cpus.get(),
         hypervisor.max_vcpus()
     );
-    let readable = |what: &str, path: &std::path::Path| {
+    let readable = |what: &str, path: &Path| {
         File::open(path).map(drop).with_context(|| format!("{what} {} can't be read", path.display()))
     };
     if let Kernel::File(path) = &config.kernel {
@@ -116,7 +117,22 @@ pub fn check(config: &Vm) -> anyhow::Result<()> {
             opened => drop(opened?),
         }
     }
+    if let Some(group) = &config.cgroup {
+        File::options().write(true).open(members_of(group)).map(drop).with_context(|| outside(group))?;
+    }
     ensure_available(config, config.memory)
+}
+
+/// The file by which a process joins a control group (cgroups(7)).
+fn members_of(group: &Path) -> PathBuf {
+    group.join("cgroup.procs")
+}
+
+fn outside(group: &Path) -> String {
+    format!(
+        "control group {} can't be joined: make it, and let this user write to its cgroup.procs",
+        group.display()
+    )
 }
 
 /// # Errors
@@ -204,6 +220,11 @@ struct Process {
 impl Process {
     fn new(config: Vm, started: Instant) -> anyhow::Result<Process> {
         check(&config)?;
+        if let Some(group) = &config.cgroup {
+            // First of all: memory counts for the group a process is in when it takes it.
+            std::fs::write(members_of(group), std::process::id().to_string())
+                .with_context(|| outside(group))?;
+        }
         let hypervisor = Hypervisor::open()?;
         let (events, inbox) = channel();
         let record = match &config.log {

@@ -45,6 +45,8 @@ pub struct Vm {
     pub virtio_console: bool,
     /// Whether it has an entropy device.
     pub rng: bool,
+    /// The control group its process joins, as a folder of cgroup file systems.
+    pub cgroup: Option<PathBuf>,
     /// When it is started again.
     pub restart: Restart,
     /// Its control socket.
