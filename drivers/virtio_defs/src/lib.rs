@@ -3,6 +3,7 @@
 //! - [`split`]: descriptor, available and used ring (section 2.7).
 //! - [`packed`]: descriptor and event suppression (section 2.8).
 //! - [`net`]: the header in front of each frame and the network device's feature bits (section 5.1).
+//! - [`blk`]: requests, feature bits and answers of the block device (section 5.2).
 //! - [`feature`]: ring and transport feature bits (section 6), and what vhost-user adds.
 //!
 //! All fields are little-endian (virtio 1.2, section 1.4). The structs hold plain integers, so the crate
@@ -11,6 +12,7 @@
 #[cfg(not(target_endian = "little"))]
 compile_error!("virtio fields are little-endian; these definitions are for little-endian hosts");
 
+pub mod blk;
 pub mod net;
 pub mod packed;
 pub mod split;

@@ -217,6 +217,7 @@ mod tests {
     use std::io::{Read, Write};
 
     use super::*;
+    use crate::rows::PartitionQueueRow;
 
     fn snapshot() -> Snapshot {
         let bucket = |up_to, count| Bucket { up_to, count };

@@ -383,6 +383,9 @@ pub enum VmAction {
     Console {
         /// Its name
         name: String,
+        /// The console that is a virtio device instead
+        #[arg(long)]
+        virtio: bool,
     },
     /// Stop a machine's processors where they are
     Pause {

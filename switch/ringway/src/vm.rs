@@ -1,6 +1,6 @@
 //! `ringway vm`: the machines of a switch, each asked on a control socket of its own.
 
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, BufReader, IsTerminal, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -38,7 +38,10 @@ pub fn vm(args: &VmArgs) -> Outcome {
             let status = connect(&args.switch, name)?.status()?;
             if *json { output::json(&status) } else { output::text(&machines(&[status])) }
         }
-        VmAction::Console { name } => console(connect(&args.switch, name)?, name),
+        VmAction::Console { name, virtio: false } => console(connect(&args.switch, name)?.console()?, name),
+        VmAction::Console { name, virtio: true } => {
+            console(connect(&args.switch, name)?.virtio_console()?, name)
+        }
         VmAction::Pause { name } => done(name, Request::Pause),
         VmAction::Resume { name } => done(name, Request::Resume),
         VmAction::AddMemory { name, size } => done(name, Request::AddMemory { size: *size }),
@@ -214,8 +217,7 @@ fn unit(seconds: f64) -> String {
 }
 
 /// Ties the terminal to the machine's console until Ctrl-] or either side's end.
-fn console(client: Client, name: &str) -> Outcome {
-    let mut stream = client.console()?;
+fn console(mut stream: BufReader<UnixStream>, name: &str) -> Outcome {
     let early = stream.buffer().to_vec();
     let mut stdout = io::stdout().lock();
     stdout.write_all(&early)?;

@@ -99,7 +99,7 @@ const VCPU: &[libc::c_long] = calls![
     SYS_pread64 SYS_pwrite64 SYS_preadv SYS_pwritev SYS_preadv2 SYS_pwritev2 SYS_fsync SYS_fdatasync SYS_fallocate
 ];
 
-/// A device's thread: a vhost-user connection, a TAP device or a disk's image, waiting.
+/// A device's thread: a vhost-user connection or a TAP device, waiting.
 const DEVICE: &[libc::c_long] = calls![
     SYS_socket SYS_connect SYS_getsockopt SYS_setsockopt SYS_sendmsg SYS_recvmsg SYS_shutdown
     SYS_ioctl SYS_eventfd2 SYS_dup SYS_fstat SYS_fstatfs SYS_newfstatat SYS_statx SYS_lseek
@@ -107,9 +107,11 @@ const DEVICE: &[libc::c_long] = calls![
     #[cfg(target_arch = "x86_64")] SYS_poll
     #[cfg(target_arch = "x86_64")] SYS_epoll_wait
     SYS_io_uring_setup SYS_io_uring_enter SYS_io_uring_register
-    SYS_pread64 SYS_pwrite64 SYS_preadv SYS_pwritev SYS_preadv2 SYS_pwritev2 SYS_fsync SYS_fdatasync SYS_fallocate
-    SYS_sched_setaffinity
 ];
+
+/// A disk's thread: its processor, and a ring for each session, which says for itself what can be asked by it.
+const DISK: &[libc::c_long] =
+    calls![SYS_sched_setaffinity SYS_io_uring_setup SYS_io_uring_enter SYS_io_uring_register];
 
 /// Calls that are refused in silence: who makes them has blocked all signals, or a new process is on its way to
 /// another program, and the signal by which a refusal is told would end the process.
@@ -126,7 +128,7 @@ const THREADS: &[libc::c_long] = calls![SYS_clone SYS_clone3];
 pub(crate) fn silently_refused(role: Role) -> BTreeSet<i64> {
     let threads = match role {
         Role::Control | Role::Machine => &[],
-        Role::Worker | Role::Vcpu | Role::Device => THREADS,
+        Role::Worker | Role::Vcpu | Role::Device | Role::Disk => THREADS,
     };
     PROGRAMS.iter().chain(threads).copied().collect()
 }
@@ -139,6 +141,7 @@ pub(crate) fn of(role: Role) -> BTreeSet<i64> {
         Role::Machine => MACHINE,
         Role::Vcpu => VCPU,
         Role::Device => DEVICE,
+        Role::Disk => DISK,
     };
     EVERY_THREAD.iter().chain(own).copied().collect()
 }
@@ -154,14 +157,14 @@ mod tests {
 
     #[test]
     fn a_machines_threads_need_nothing_but_what_its_process_may_do() {
-        for role in [Role::Vcpu, Role::Device] {
+        for role in [Role::Vcpu, Role::Device, Role::Disk] {
             assert!(of(role).is_subset(&of(Role::Machine)), "{}", role.name());
         }
     }
 
     #[test]
     fn nothing_is_both_allowed_and_refused() {
-        for role in [Role::Control, Role::Worker, Role::Machine, Role::Vcpu, Role::Device] {
+        for role in [Role::Control, Role::Worker, Role::Machine, Role::Vcpu, Role::Device, Role::Disk] {
             assert!(of(role).is_disjoint(&silently_refused(role)));
         }
     }

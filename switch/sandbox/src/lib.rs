@@ -18,7 +18,7 @@
 //! Everything here concerns the calling thread and those that it starts later. A system call that isn't allowed fails
 //! with `EPERM`, and its name is written to standard error: a call that was forgotten in the list costs one
 //! operation, not every guest its network. (New processes and programs are refused without that line.) (Requests to io_uring are no system calls of their own: seccomp doesn't see
-//! them. What they can open and connect is bounded by the capabilities.)
+//! them. What they can open and connect is bounded by the capabilities, and for disks by what their rings allow.)
 //!
 //! UNSAFETY: the handler of SIGSYS is installed with `sigaction`, and changes the result of the refused call in the
 //! registers of the interrupted thread; threads block signals with
@@ -53,6 +53,8 @@ pub enum Role {
     Vcpu,
     /// Does the work of a virtual machine's device, or speaks with the process that does.
     Device,
+    /// Does the work of a virtual machine's disk, by io_uring.
+    Disk,
 }
 
 impl Role {
@@ -64,6 +66,7 @@ impl Role {
             Role::Machine => "machine",
             Role::Vcpu => "processor",
             Role::Device => "device",
+            Role::Disk => "disk",
         }
     }
 
@@ -71,7 +74,7 @@ impl Role {
     fn serves_signals(self) -> bool {
         match self {
             Role::Control | Role::Machine => true,
-            Role::Worker | Role::Vcpu | Role::Device => false,
+            Role::Worker | Role::Vcpu | Role::Device | Role::Disk => false,
         }
     }
 }

@@ -800,12 +800,13 @@ impl Checker<'_, '_, '_> {
                 Some(at) => Some(self.file(at)?),
                 None => None,
             };
-            for pin in keys.pins.iter().flat_map(|at| &at.value.items) {
-                if let Some(cpus) = self.context.cpus.as_ref().filter(|cpus| !cpus.contains(pin.value)) {
-                    let what = format!("this machine has no processor {}", pin.value);
-                    self.reader.error(&pin.place, what, Some(cpus.to_string()));
-                }
-            }
+            let cgroup = match &keys.cgroup {
+                Some(at) => Some(self.file(at)?),
+                None => None,
+            };
+            keys.pins.iter().flat_map(|at| &at.value.items).for_each(|pin| self.processor(pin));
+            let disks = keys.disk.map(|at| at.value.items).unwrap_or_default();
+            let disks: Vec<_> = disks.iter().filter_map(|disk| self.vm_disk(disk)).collect();
             let nets = keys.net.map(|at| at.value.items).unwrap_or_default();
             let net: Vec<_> = nets.iter().filter_map(|net| self.vm_net(net, ports, &mut used)).collect();
             let name = name?;
@@ -824,6 +825,10 @@ impl Checker<'_, '_, '_> {
                 memory: memory?,
                 huge_pages: keys.huge_pages?.value,
                 net,
+                disks,
+                virtio_console: keys.virtio_console?.value,
+                rng: keys.rng?.value,
+                cgroup,
                 restart: match keys.restart?.value {
                     VmRestart::Never => vmm_config::Restart::Never,
                     VmRestart::OnFailure => vmm_config::Restart::OnFailure,
@@ -835,6 +840,57 @@ impl Checker<'_, '_, '_> {
             })
         });
         vms.collect()
+    }
+
+    /// Books a processor that this machine doesn't have.
+    fn processor(&mut self, pin: &At<CpuId>) {
+        if let Some(cpus) = self.context.cpus.as_ref().filter(|cpus| !cpus.contains(pin.value)) {
+            let what = format!("this machine has no processor {}", pin.value);
+            self.reader.error(&pin.place, what, Some(cpus.to_string()));
+        }
+    }
+
+    fn vm_disk(&mut self, keys: &VmDiskKeys) -> Option<vmm_config::Disk> {
+        let backend = keys.backend.as_ref()?.value;
+        let images = ["inline", "dataplane"];
+        self.misplaced(
+            &[
+                (keys.path.as_ref().map(|at| &at.place), "path", &images),
+                (keys.read_only.as_ref().map(|at| &at.place), "read_only", &images),
+                (keys.direct.as_ref().map(|at| &at.place), "direct", &images),
+                (keys.socket.as_ref().map(|at| &at.place), "socket", &["vhost-user-blk"]),
+                (keys.pin.as_ref().map(|at| &at.place), "pin", &["dataplane"]),
+            ],
+            backend.word(),
+            "backend",
+        );
+        let queues = keys.queues.as_ref()?;
+        if backend == VmDiskBackend::Inline && queues.value != DiskQueues::ONE {
+            let what = "a disk on the processor's own thread has one queue";
+            self.reader.error(&queues.place, what, Some("1, or backend = \"dataplane\"".to_owned()));
+        }
+        keys.pin.iter().for_each(|pin| self.processor(pin));
+        let (key, path) = match backend {
+            VmDiskBackend::VhostUserBlk => ("socket", &keys.socket),
+            VmDiskBackend::Inline | VmDiskBackend::Dataplane => ("path", &keys.path),
+        };
+        let Some(path) = path else {
+            self.reader.missing(&keys.place, format!("the disk has no `{key}`"), None);
+            return None;
+        };
+        let path = self.file(path)?;
+        let is = |at: &Option<At<bool>>| at.as_ref().is_some_and(|at| at.value);
+        let image =
+            |path| vmm_config::Image { path, read_only: is(&keys.read_only), direct: is(&keys.direct) };
+        let backend = match backend {
+            VmDiskBackend::Inline => vmm_config::DiskBackend::Inline(image(path)),
+            VmDiskBackend::Dataplane => vmm_config::DiskBackend::Dataplane {
+                image: image(path),
+                pin: keys.pin.as_ref().map(|at| at.value.get().into()),
+            },
+            VmDiskBackend::VhostUserBlk => vmm_config::DiskBackend::VhostUserBlk { socket: path },
+        };
+        Some(vmm_config::Disk { backend, queues: queues.value.get() })
     }
 
     /// A word of the file as one of the types of `vmm_config`.

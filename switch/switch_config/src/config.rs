@@ -688,6 +688,8 @@ crate::types::number_type! {
     RingSize(u16) = 8..=32768, "ring size";
     /// How many processors a virtual machine has.
     VmCpus(u32) = 1..=32, "number of processors";
+    /// Queues of a virtual machine's disk.
+    DiskQueues(u16) = 1..=8, "number of queues";
 }
 
 impl Rate {
@@ -708,6 +710,11 @@ impl Flows {
 impl VmCpus {
     /// What a virtual machine has unless told.
     pub const ONE: VmCpus = Self::new(1).expect("in range");
+}
+
+impl DiskQueues {
+    /// One.
+    pub const ONE: DiskQueues = Self::new(1).expect("in range");
 }
 
 impl RingSize {

@@ -8,8 +8,8 @@ use std::ops::RangeInclusive;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use crate::config::{
-    DriverKind, Feature, Flows, FrameSize, HashField, HugePages, Loops, Pace, PartitionMapping, Rate,
-    Receive, RingSize, RoleKind, SocketMode, TxShare, VmCpus, Window,
+    DiskQueues, DriverKind, Feature, Flows, FrameSize, HashField, HugePages, Loops, Pace, PartitionMapping,
+    Rate, Receive, RingSize, RoleKind, SocketMode, TxShare, VmCpus, Window,
 };
 use crate::read::{
     At, FromToml, List, Node, Place, Reader, from_integer, from_string, integer, section, text, words,
@@ -262,6 +262,14 @@ section! {
         huge_pages: bool, default(false);
         /// Its network devices.
         net: List<VmNetKeys>, optional;
+        /// Its disks.
+        disk: List<VmDiskKeys>, optional;
+        /// Whether it has a virtio console beside the serial port: `ringway vm console NAME --virtio`.
+        virtio_console: bool, default(false);
+        /// Whether it has an entropy device.
+        rng: bool, default(false);
+        /// The folder of the control group that its process joins, such as "/sys/fs/cgroup/machines/vm1".
+        cgroup: String, optional;
         /// When it is started again.
         restart: VmRestart, default(VmRestart::OnFailure);
     }
@@ -283,6 +291,24 @@ section! {
         mac: MacAddr, optional;
         /// Most entries of its rings, a power of two.
         ring_size: RingSize, default(RingSize::VM);
+    }
+
+    /// A disk of a virtual machine.
+    VmDiskKeys {
+        /// What does its work.
+        backend: VmDiskBackend, default(VmDiskBackend::Dataplane);
+        /// The image: a file, byte for byte, or a block device. (Not with backend "vhost-user-blk".)
+        path: String, optional;
+        /// With backend "vhost-user-blk": where the back-end listens.
+        socket: String, optional;
+        /// Whether the guest can't write to it.
+        read_only: bool, optional;
+        /// Whether it is read and written past the host's page cache.
+        direct: bool, optional;
+        /// How many queues it has. One of backend "inline" has 1.
+        queues: DiskQueues, default(DiskQueues::ONE);
+        /// With backend "dataplane": the processor of this machine its thread is pinned to.
+        pin: CpuId, optional;
     }
 
     /// A guest that Ringway itself plays: the driver side of a vhost-user port. Keys that belong to one role say so.
@@ -357,6 +383,16 @@ words! {
         TapIothread = "tap-iothread",
         /// A TAP device, with the host's kernel working on the guest's rings. For comparison.
         VhostNet = "vhost-net",
+    }
+
+    /// What does the work of a virtual machine's disk.
+    pub enum VmDiskBackend {
+        /// The processor that asks, which waits.
+        Inline = "inline",
+        /// A thread of its own, by io_uring.
+        Dataplane = "dataplane",
+        /// Another process, such as qemu-storage-daemon.
+        VhostUserBlk = "vhost-user-blk",
     }
 
     /// What a worker does without traffic.
@@ -468,7 +504,7 @@ impl serde::Serialize for List<At<CpuId>> {
 }
 
 from_integer! {
-    CpuId; VlanId; PortNumber; Mtu; QueuePairs; FrameSize; Flows; RingSize; VmCpus; Window;
+    CpuId; VlanId; PortNumber; Mtu; QueuePairs; FrameSize; Flows; RingSize; VmCpus; DiskQueues; Window;
     Micros; Millis; PoolBuffers; BufferBytes; QueueKib; Mbps; AgeingSeconds; MacLimit; CacheEntries; CacheMasks;
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use toml::Value;
 
 use crate::config::*;
-use crate::keys::{IdleKind, VlanModeKind, VmNetBackend, VmRestart};
+use crate::keys::{IdleKind, VlanModeKind, VmDiskBackend, VmNetBackend, VmRestart};
 use crate::types::MacAddr;
 
 /// TOML that parses to the same configuration.
@@ -375,12 +375,48 @@ fn vm(page: &mut Page, vm: &vmm_config::Vm) {
         Value::Table(table)
     });
     page.set("net", list(net));
+    if !vm.disks.is_empty() {
+        page.set("disk", list(vm.disks.iter().map(|disk| Value::Table(vm_disk(disk)))));
+    }
+    page.set("virtio_console", vm.virtio_console);
+    page.set("rng", vm.rng);
+    if let Some(cgroup) = &vm.cgroup {
+        page.path("cgroup", cgroup);
+    }
     let restart = match vm.restart {
         vmm_config::Restart::Never => VmRestart::Never,
         vmm_config::Restart::OnFailure => VmRestart::OnFailure,
         vmm_config::Restart::Always => VmRestart::Always,
     };
     page.text("restart", restart);
+}
+
+fn vm_disk(disk: &vmm_config::Disk) -> toml::Table {
+    use vmm_config::DiskBackend;
+    let mut table = toml::Table::new();
+    let mut put = |key: &str, value: Value| drop(table.insert(key.to_owned(), value));
+    let path = |path: &std::path::Path| Value::String(path.display().to_string());
+    let (backend, image) = match &disk.backend {
+        DiskBackend::Inline(image) => (VmDiskBackend::Inline, Some(image)),
+        DiskBackend::Dataplane { image, pin } => {
+            if let Some(pin) = pin {
+                put("pin", i64::from(*pin).into());
+            }
+            (VmDiskBackend::Dataplane, Some(image))
+        }
+        DiskBackend::VhostUserBlk { socket } => {
+            put("socket", path(socket));
+            (VmDiskBackend::VhostUserBlk, None)
+        }
+    };
+    put("backend", backend.word().into());
+    if let Some(image) = image {
+        put("path", path(&image.path));
+        put("read_only", image.read_only.into());
+        put("direct", image.direct.into());
+    }
+    put("queues", i64::from(disk.queues).into());
+    table
 }
 
 fn list<T: Into<Value>>(values: impl Iterator<Item = T>) -> Value {

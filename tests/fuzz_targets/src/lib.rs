@@ -22,6 +22,7 @@ macro_rules! targets {
 }
 
 targets! {
+    blk_request: devices::fuzz::fuzz_blk,
     capture: pcap_port::fuzz_capture,
     config: switch_config::fuzz_config,
     control_request: control::fuzz_request,
@@ -33,12 +34,14 @@ targets! {
     net_header: virtqueue::fuzz::fuzz_net_header,
     packed_recovery: virtqueue::fuzz::fuzz_recovery,
     packed_ring: virtqueue::fuzz::fuzz_packed,
+    pci_config: devices::fuzz::fuzz_pci,
     segmentation: headers::fuzz::fuzz_segmentation,
     session_state: session_state,
     split_ring: virtqueue::fuzz::fuzz_split,
     switch_state: switch_state::fuzz_state,
     vhost_user_messages: vhost_user::fuzz::fuzz_messages,
     vhost_user_session: vhost_user_port::fuzz::fuzz_session,
+    virtio_pci: devices::fuzz::fuzz_virtio_pci,
 }
 
 /// The state of a session, as JSON, handed to a successor with descriptors of both kinds.

@@ -8,6 +8,8 @@
 //!
 //! Whatever the guest writes, to whichever register, is taken from it as bytes, judged, and at worst without effect.
 
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod pci;
 pub mod pins;
 mod platform;

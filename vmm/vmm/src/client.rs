@@ -92,8 +92,20 @@ impl Client {
     ///
     /// # Errors
     /// As [`ask`](Self::ask).
-    pub fn console(mut self) -> Result<BufReader<UnixStream>, ClientError> {
-        match self.ask(&Request::Console)? {
+    pub fn console(self) -> Result<BufReader<UnixStream>, ClientError> {
+        self.become_console(&Request::Console)
+    }
+
+    /// As [`console`](Self::console), for the console that is a virtio device.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask); the machine has none.
+    pub fn virtio_console(self) -> Result<BufReader<UnixStream>, ClientError> {
+        self.become_console(&Request::VirtioConsole)
+    }
+
+    fn become_console(mut self, request: &Request) -> Result<BufReader<UnixStream>, ClientError> {
+        match self.ask(request)? {
             Answer::Done => Ok(self.stream),
             _ => Err(ClientError::Mismatch),
         }

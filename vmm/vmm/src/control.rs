@@ -2,6 +2,7 @@
 
 use std::fs::Permissions;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, sync_channel};
 
-use crate::console::Console;
+use crate::console::{Console, Consoles, Which};
 use crate::machine_process::{Event, Tagged};
 use crate::protocol::{Answer, LINE_MAX, Request};
 
@@ -40,8 +41,8 @@ pub fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
 ///
 /// # Errors
 /// No thread is left.
-pub fn serve(listener: UnixListener, console: &Console, events: &Sender<Tagged>) -> io::Result<()> {
-    let (console, events) = (console.clone(), events.clone());
+pub fn serve(listener: UnixListener, consoles: &Consoles, events: &Sender<Tagged>) -> io::Result<()> {
+    let (consoles, events) = (consoles.clone(), events.clone());
     let connections = Arc::new(AtomicUsize::new(0));
     std::thread::Builder::new().name("control".into()).spawn(move || {
         for stream in listener.incoming() {
@@ -54,10 +55,10 @@ pub fn serve(listener: UnixListener, console: &Console, events: &Sender<Tagged>)
                 connections.fetch_sub(1, Ordering::AcqRel);
                 continue;
             }
-            let (console, events, count) = (console.clone(), events.clone(), connections.clone());
+            let (consoles, events, count) = (consoles.clone(), events.clone(), connections.clone());
             let started = std::thread::Builder::new().name("connection".into()).spawn(move || {
                 // A client that is gone, or talks nonsense, has only itself to blame.
-                let _ = converse(stream, &console, &events);
+                let _ = converse(stream, &consoles, &events);
                 count.fetch_sub(1, Ordering::AcqRel);
             });
             if started.is_err() {
@@ -82,7 +83,7 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     }
 }
 
-fn converse(stream: UnixStream, console: &Console, events: &Sender<Tagged>) -> io::Result<()> {
+fn converse(stream: UnixStream, consoles: &Consoles, events: &Sender<Tagged>) -> io::Result<()> {
     let mut reader = BufReader::new(stream);
     loop {
         let mut line = Vec::new();
@@ -91,7 +92,11 @@ fn converse(stream: UnixStream, console: &Console, events: &Sender<Tagged>) -> i
             return Ok(());
         }
         let answer = match serde_json::from_slice::<Request>(&line) {
-            Ok(Request::Console) => return watch(reader, console, events),
+            Ok(Request::Console) => return watch(reader, &consoles.serial, Which::Serial, events),
+            Ok(Request::VirtioConsole) if let Some(console) = &consoles.virtio => {
+                return watch(reader, console, Which::Virtio, events);
+            }
+            Ok(Request::VirtioConsole) => Answer::Refused("it has no virtio console".into()),
             Ok(request) => {
                 let (reply, replied) = sync_channel(1);
                 let told = events.send((0, Event::Asked(request, reply)));
@@ -112,29 +117,30 @@ fn send(stream: &mut UnixStream, answer: &Answer) -> io::Result<()> {
     stream.write_all(&line)
 }
 
-fn watch(mut reader: BufReader<UnixStream>, console: &Console, events: &Sender<Tagged>) -> io::Result<()> {
+fn watch(
+    mut reader: BufReader<UnixStream>,
+    console: &Console,
+    which: Which,
+    events: &Sender<Tagged>,
+) -> io::Result<()> {
     send(reader.get_mut(), &Answer::Done)?;
-    console.watch(reader.get_ref().try_clone()?)?;
-    // The descriptors share their flags, and this side wants to wait.
+    let watching = console.watch(reader.get_ref().try_clone()?)?;
     let mut buffer = [0; 512];
-    loop {
+    let result = loop {
         match reader.read(&mut buffer) {
-            Ok(0) => return Ok(()),
+            Ok(0) => break Ok(()),
             Ok(count) => {
-                if events.send((0, Event::Typed(buffer[..count].to_vec()))).is_err() {
-                    return Ok(());
+                if events.send((0, Event::Typed(which, buffer[..count].to_vec()))).is_err() {
+                    break Ok(());
                 }
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait_readable(reader.get_ref()),
-            Err(error) => return Err(error),
+            Err(error) => break Err(error),
         }
-    }
-}
-
-fn wait_readable(stream: &UnixStream) {
-    use rustix::event::{PollFd, PollFlags, poll};
-    // Interrupted or not, the next read tells.
-    let _ = poll(&mut [PollFd::new(stream, PollFlags::IN)], None);
+    };
+    drop(watching);
+    // Else a thread that writes to one who doesn't read would stay. A connection that is gone can't be shut down.
+    let _ = reader.get_ref().shutdown(Shutdown::Both);
+    result
 }
 
 #[cfg(test)]
@@ -159,7 +165,7 @@ mod tests {
         let path = dir.path().join("vm.sock");
         let (events, inbox) = std::sync::mpsc::channel::<Tagged>();
         let (listener, _file) = bind(&path).unwrap();
-        serve(listener, &Console::default(), &events).unwrap();
+        serve(listener, &Consoles::default(), &events).unwrap();
         std::thread::spawn(move || {
             while let Ok((_, event)) = inbox.recv() {
                 if let Event::Asked(_, reply) = event {

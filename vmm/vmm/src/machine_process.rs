@@ -2,7 +2,8 @@
 
 use std::fs::File;
 use std::mem::offset_of;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,10 +12,15 @@ use anyhow::{Context, ensure};
 use devices::EventFd;
 use devices::pci::Bus;
 use devices::serial::Serial;
+use devices::virtio::blk::dataplane::DataplaneBlk;
+use devices::virtio::blk::inline::InlineBlk;
+use devices::virtio::blk::vhost_user::VhostUserBlk;
+use devices::virtio::console::Keyboard;
 use devices::virtio::net::tap::{Place, TapDevice, TapNet};
 use devices::virtio::net::vhost_net::VhostNet;
 use devices::virtio::net::vhost_user::{Options, VhostUserNet};
-use devices::virtio::{Device, Memory, Notifier, Transport, net};
+use devices::virtio::{self, Device, Memory, Notifier, Transport, blk, net};
+use disk::{Disk, DiskError};
 use kvm::Hypervisor;
 use machine::boot::{self, Boot};
 use machine::layout;
@@ -24,16 +30,16 @@ use sandbox::{Capabilities, Role};
 use vm_memory::{
     Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryBackend, GuestMemoryRegion,
 };
-use vmm_config::{Kernel, MemorySize, NetBackend, Vm};
+use vmm_config::{DiskBackend, Image, Kernel, MemorySize, NetBackend, Vm};
 
 use crate::board::{self, Board};
-use crate::console::Console;
+use crate::console::{Console, Consoles, Which};
 use crate::control;
 use crate::exits::{self, Exits, VcpuExits};
 use crate::life::{End, EndKind};
 use crate::platform::KvmPlatform;
 use crate::protocol::{Answer, GuestCounts, Request, State, Status};
-use crate::vcpu::Vcpus;
+use crate::vcpu::{Vcpus, pin_to};
 
 /// What reaches the main thread.
 pub enum Event {
@@ -49,8 +55,8 @@ pub enum Event {
     Reached,
     /// Somebody asks.
     Asked(Request, SyncSender<Answer>),
-    /// Somebody types.
-    Typed(Vec<u8>),
+    /// Somebody types at a console.
+    Typed(Which, Vec<u8>),
     /// The process was told to end.
     Terminate,
 }
@@ -58,9 +64,14 @@ pub enum Event {
 /// An event of a machine's n-th life, counted from 1; 0: of none in particular.
 pub type Tagged = (u64, Event);
 
+/// A device, and what tells its guest of changes.
+type Backend = (Box<dyn Device>, Notifier);
+
 /// How long a guest that was asked to power off may take: the micro-guest, and others.
 const PATIENCE_BUILTIN: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long those who watch a console may take to hear the end.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 /// Pieces of memory that can be added: each is a region that the switch maps, too.
 const ADDED_MAX: usize = 16;
 
@@ -76,7 +87,7 @@ pub fn check(config: &Vm) -> anyhow::Result<()> {
         config.cpus.get(),
         hypervisor.max_vcpus()
     );
-    let readable = |what: &str, path: &std::path::Path| {
+    let readable = |what: &str, path: &Path| {
         File::open(path).map(drop).with_context(|| format!("{what} {} can't be read", path.display()))
     };
     if let Kernel::File(path) = &config.kernel {
@@ -101,7 +112,29 @@ pub fn check(config: &Vm) -> anyhow::Result<()> {
             device("/dev/vhost-net", "load the kernel module vhost_net, or choose another back-end")?;
         }
     }
+    for disk in &config.disks {
+        match open_image(disk) {
+            // By this machine itself, maybe, which a former switch has started.
+            Err(error) if matches!(error.downcast_ref(), Some(DiskError::InUse(_))) => {}
+            opened => drop(opened?),
+        }
+    }
+    if let Some(group) = &config.cgroup {
+        File::options().write(true).open(members_of(group)).map(drop).with_context(|| outside(group))?;
+    }
     ensure_available(config, config.memory)
+}
+
+/// The file by which a process joins a control group (cgroups(7)).
+fn members_of(group: &Path) -> PathBuf {
+    group.join("cgroup.procs")
+}
+
+fn outside(group: &Path) -> String {
+    format!(
+        "control group {} can't be joined: make it, and let this user write to its cgroup.procs",
+        group.display()
+    )
 }
 
 /// # Errors
@@ -161,7 +194,7 @@ pub fn run(config: Vm) -> End {
 struct Process {
     config: Vm,
     hypervisor: Hypervisor,
-    console: Console,
+    consoles: Consoles,
     events: Sender<Tagged>,
     inbox: Receiver<Tagged>,
     /// For each network device whose other end is a TAP device. They outlive resets, because opening takes privileges.
@@ -181,12 +214,19 @@ struct Process {
     /// When the present life began.
     life_began: Instant,
     start_us: Option<u64>,
+    /// The disks' images, opened once: a reset doesn't let go of them.
+    images: Vec<Option<Arc<Disk>>>,
     _socket: control::SocketFile,
 }
 
 impl Process {
     fn new(config: Vm, started: Instant) -> anyhow::Result<Process> {
         check(&config)?;
+        if let Some(group) = &config.cgroup {
+            // First of all: memory counts for the group a process is in when it takes it.
+            std::fs::write(members_of(group), std::process::id().to_string())
+                .with_context(|| outside(group))?;
+        }
         let hypervisor = Hypervisor::open()?;
         let (events, inbox) = channel();
         let record = match &config.log {
@@ -199,19 +239,21 @@ impl Process {
             ),
             None => None,
         };
-        let console = Console::new(record);
+        let virtio = config.virtio_console.then(Console::default);
+        let consoles = Consoles { serial: Console::new(record), virtio };
         let (listener, socket) = control::bind(&config.control)
             .with_context(|| format!("control socket {}", config.control.display()))?;
         let taps = open_taps(&config)?;
+        let images = config.disks.iter().map(open_image).collect::<anyhow::Result<Vec<_>>>()?;
         // Before any thread is started: each begins with what its parent has left.
         give_up();
-        control::serve(listener, &console, &events)?;
+        control::serve(listener, &consoles, &events)?;
         watch_signals(&events)?;
         let mut this = Process {
             taps,
             config,
             hypervisor,
-            console,
+            consoles,
             events,
             inbox,
             added: Vec::new(),
@@ -224,6 +266,7 @@ impl Process {
             started,
             life_began: started,
             start_us: None,
+            images,
             _socket: socket,
         };
         this.machine = Some(Machine::new(&this)?);
@@ -267,6 +310,9 @@ impl Process {
             machine.vcpus.end();
             machine.guest_counts()
         });
+        for console in self.consoles.virtio.iter().chain([&self.consoles.serial]) {
+            console.settle(LAST_WORDS);
+        }
         for waiting in self.waiting.drain(..) {
             // Who doesn't wait any more needn't know.
             let _ = waiting.send(Answer::Ended(end.clone()));
@@ -297,8 +343,13 @@ impl Process {
                 }
                 None
             }
-            Event::Typed(text) => {
-                self.machine().board.type_in(&text);
+            Event::Typed(which, text) => {
+                let machine = self.machine();
+                match (which, &machine.keyboard) {
+                    (Which::Serial, _) => machine.board.type_in(&text),
+                    (Which::Virtio, Some(keyboard)) => keyboard.type_in(&text),
+                    (Which::Virtio, None) => {}
+                }
                 None
             }
             Event::Terminate => self.stop("told to end by a signal"),
@@ -398,7 +449,9 @@ impl Process {
                 self.waiting.push(reply);
                 return Ok(None);
             }
-            Request::Console => Answer::Refused("this connection can't become a console".into()),
+            Request::Console | Request::VirtioConsole => {
+                Answer::Refused("this connection can't become a console".into())
+            }
         };
         // Who asked may be gone.
         let _ = reply.send(answer);
@@ -449,6 +502,8 @@ struct Machine {
     // The processors end first: they use all the others.
     vcpus: Vcpus,
     board: Arc<Board>,
+    /// Of the virtio console, if there is one.
+    keyboard: Option<Keyboard>,
     memory: Memory,
     vm: Arc<kvm::Vm>,
     is_micro_guest: bool,
@@ -456,14 +511,14 @@ struct Machine {
 
 impl Machine {
     fn new(process: &Process) -> anyhow::Result<Machine> {
-        let Process { config, hypervisor, console, events, generation, .. } = process;
+        let Process { config, hypervisor, consoles, events, generation, .. } = process;
         let mut memory = memory::create(config.memory.bytes(), pages(config))?;
         for &bytes in &process.added {
             memory = memory::grow(&memory, bytes, pages(config))?;
         }
         let shared: Memory = GuestMemoryAtomic::new(memory.clone());
         // They look for the switch while the rest of the machine is made.
-        let backends = backends(process, &shared)?;
+        let (backends, keyboard) = backends(process, &shared)?;
         let vm = hypervisor.create_vm(&memory)?;
         let vcpus = machine::create_processors(&vm, config.cpus.get())?;
         let platform = Arc::new(KvmPlatform(vm.clone()));
@@ -474,20 +529,14 @@ impl Machine {
             vm.attach_line(number, event.as_fd())?;
             Ok(event)
         };
-        let serial = Serial::new(line(layout::SERIAL_LINE)?, Box::new(console.clone()));
+        let serial = Serial::new(line(layout::SERIAL_LINE)?, Box::new(consoles.serial.clone()));
         let event_line = line(layout::EVENT_LINE)?;
 
         let mut bus = Bus::default();
         let mut window = layout::PCI_WINDOW;
         for (backend, notifier) in backends {
-            let transport = Transport::new(
-                backend,
-                notifier,
-                platform.clone(),
-                shared.clone(),
-                bus.next_number(),
-                window,
-            )?;
+            let (platform, memory) = (platform.clone(), shared.clone());
+            let transport = Transport::new(backend, notifier, platform, memory, bus.next_number(), window)?;
             window += Transport::WINDOW_BYTES;
             bus.add(Arc::new(Mutex::new(transport)))?;
         }
@@ -506,7 +555,7 @@ impl Machine {
         vcpus[0].set_entry(&entry)?;
         let vcpus = Vcpus::start(vcpus, &config.pins, &board, events, *generation)?;
         let is_micro_guest = matches!(config.kernel, Kernel::Builtin(_));
-        Ok(Machine { vcpus, board, memory: shared, vm, is_micro_guest })
+        Ok(Machine { vcpus, board, keyboard, memory: shared, vm, is_micro_guest })
     }
 
     fn add_memory(&self, bytes: u64, pages: Pages) -> anyhow::Result<()> {
@@ -553,17 +602,26 @@ impl Machine {
     }
 }
 
-/// The devices of a machine, each with what tells its guest of changes. When every one that needs the switch has found it,
-/// [`Event::Reached`] is sent.
-fn backends(process: &Process, memory: &Memory) -> anyhow::Result<Vec<(Box<dyn Device>, Notifier)>> {
-    let Process { config, events, generation, .. } = process;
-    let on_switch = config.net.iter().filter(|device| device.backend.is_switch()).count();
-    let sought = Arc::new(AtomicUsize::new(on_switch));
-    if on_switch == 0 {
-        // This thread holds the other end.
-        let _ = events.send((*generation, Event::Reached));
+/// Sends [`Event::Reached`] when nobody has it any more: every device that looks for another process keeps one until it
+/// has found that.
+struct Sought {
+    events: Sender<Tagged>,
+    generation: u64,
+}
+
+impl Drop for Sought {
+    fn drop(&mut self) {
+        // The main thread is gone only when the process ends.
+        let _ = self.events.send((self.generation, Event::Reached));
     }
-    let mut backends: Vec<(Box<dyn Device>, Notifier)> = Vec::new();
+}
+
+/// The devices of a machine, each with what tells its guest of changes, and what types at its virtio console.
+/// [`Event::Reached`] is sent when every one that needs the switch, or a disk's back-end, has found it.
+fn backends(process: &Process, memory: &Memory) -> anyhow::Result<(Vec<Backend>, Option<Keyboard>)> {
+    let Process { config, consoles, events, generation, .. } = process;
+    let sought = Arc::new(Sought { events: events.clone(), generation: *generation });
+    let mut backends: Vec<Backend> = Vec::new();
     for (device, tap) in config.net.iter().zip(&process.taps) {
         let notifier = Notifier::default();
         let told = net::Config { mac: device.mac, mtu: device.mtu, pairs: device.queues };
@@ -573,14 +631,8 @@ fn backends(process: &Process, memory: &Memory) -> anyhow::Result<Vec<(Box<dyn D
         let backend: Box<dyn Device> = match &device.backend {
             NetBackend::VhostUser { socket } => {
                 let options = Options { config: told, socket: socket.clone(), queue_size };
-                let (events, generation, sought) = (events.clone(), *generation, sought.clone());
-                let reached = move || {
-                    if sought.fetch_sub(1, Ordering::AcqRel) == 1 {
-                        // The main thread is gone only when the process ends.
-                        let _ = events.send((generation, Event::Reached));
-                    }
-                };
-                Box::new(VhostUserNet::new(options, notifier.clone(), reached)?)
+                let sought = sought.clone();
+                Box::new(VhostUserNet::new(options, notifier.clone(), move || drop(sought))?)
             }
             NetBackend::TapInline => Box::new(tap_net(Place::Inline)?),
             NetBackend::TapIothread => Box::new(tap_net(Place::OwnThread)?),
@@ -590,7 +642,56 @@ fn backends(process: &Process, memory: &Memory) -> anyhow::Result<Vec<(Box<dyn D
         };
         backends.push((backend, notifier));
     }
-    Ok(backends)
+    for (number, (disk, image)) in config.disks.iter().zip(&process.images).enumerate() {
+        let notifier = Notifier::default();
+        let backend = disk_device(disk, image.as_ref(), number, &notifier, &sought)?;
+        backends.push((backend, notifier));
+    }
+    let mut keyboard = None;
+    if let Some(console) = &consoles.virtio {
+        let (device, keys) = virtio::console::Console::new(Box::new(console.clone()));
+        backends.push((Box::new(device), Notifier::default()));
+        keyboard = Some(keys);
+    }
+    if config.rng {
+        backends.push((Box::<virtio::rng::Rng>::default(), Notifier::default()));
+    }
+    Ok((backends, keyboard))
+}
+
+/// The image of a disk that has one here.
+fn open_image(disk: &vmm_config::Disk) -> anyhow::Result<Option<Arc<Disk>>> {
+    let image = match &disk.backend {
+        DiskBackend::Inline(image) | DiskBackend::Dataplane { image, .. } => image,
+        DiskBackend::VhostUserBlk { .. } => return Ok(None),
+    };
+    let Image { path, read_only, direct } = image.clone();
+    Ok(Some(Arc::new(Disk::open(&disk::Options { path, read_only, direct })?)))
+}
+
+/// A disk's device. The guest can read its name: `disk0` and so on.
+fn disk_device(
+    config: &vmm_config::Disk,
+    image: Option<&Arc<Disk>>,
+    number: usize,
+    notifier: &Notifier,
+    sought: &Arc<Sought>,
+) -> anyhow::Result<Box<dyn Device>> {
+    let name = format!("disk{number}");
+    let image = || image.cloned().context("a disk without an image");
+    Ok(match &config.backend {
+        DiskBackend::Inline(_) => Box::new(InlineBlk::new(image()?, &name)),
+        DiskBackend::Dataplane { pin, .. } => {
+            let pin = *pin;
+            let pinned = move || pin.iter().for_each(|&cpu| pin_to(cpu));
+            Box::new(DataplaneBlk::new(image()?, config.queues, &name, pinned)?)
+        }
+        DiskBackend::VhostUserBlk { socket } => {
+            let options = blk::vhost_user::Options { socket: socket.clone(), queues: config.queues };
+            let sought = sought.clone();
+            Box::new(VhostUserBlk::new(options, notifier.clone(), move || drop(sought))?)
+        }
+    })
 }
 
 /// The guest's command line: what the user says, and for the micro-guest what it can't find out.

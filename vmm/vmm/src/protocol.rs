@@ -1,6 +1,6 @@
 //! What can be asked of a machine: a line of JSON each way, on its control socket.
 //!
-//! After an answer to [`Request::Console`] the connection is the console itself, both ways, without framing.
+//! After an answer to [`Request::Console`] or [`Request::VirtioConsole`] the connection is the console itself, both ways, without framing.
 
 use serde::{Deserialize, Serialize};
 use vmm_config::MemorySize;
@@ -35,8 +35,10 @@ pub enum Request {
     },
     /// Exit statistics as Prometheus metrics.
     Metrics,
-    /// Become the console.
+    /// Become the console: the serial port.
     Console,
+    /// Become the console that is a virtio device.
+    VirtioConsole,
     /// Give the guest more memory.
     AddMemory {
         /// How much.

@@ -162,11 +162,12 @@ impl Drop for Vcpus {
     }
 }
 
-fn pin_to(cpu: u32) {
+/// Pins the calling thread, or says that it can't be.
+pub fn pin_to(cpu: u32) {
     let mut set = rustix::thread::CpuSet::new();
     set.set(cpu as usize);
     if let Err(error) = rustix::thread::sched_setaffinity(None, &set) {
-        tracing::warn!(cpu, %error, "a processor of the machine can't be pinned");
+        tracing::warn!(cpu, %error, "a thread of the machine can't be pinned");
     }
 }
 

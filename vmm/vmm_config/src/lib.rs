@@ -39,6 +39,14 @@ pub struct Vm {
     pub huge_pages: bool,
     /// Network devices, in the order of their PCI numbers.
     pub net: Vec<Net>,
+    /// Disks, in the order of their PCI numbers, behind the network devices.
+    pub disks: Vec<Disk>,
+    /// Whether it has a virtio console beside the serial port.
+    pub virtio_console: bool,
+    /// Whether it has an entropy device.
+    pub rng: bool,
+    /// The control group its process joins, as a folder of cgroup file systems.
+    pub cgroup: Option<PathBuf>,
     /// When it is started again.
     pub restart: Restart,
     /// Its control socket.
@@ -87,6 +95,48 @@ impl NetBackend {
     pub fn is_switch(&self) -> bool {
         matches!(self, NetBackend::VhostUser { .. })
     }
+}
+
+/// A disk.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disk {
+    /// What does its work.
+    pub backend: DiskBackend,
+    /// Queues, 1 to 8; one without a thread of its own has 1.
+    pub queues: u16,
+}
+
+/// What does a disk's work.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum DiskBackend {
+    /// The processor that asks.
+    Inline(Image),
+    /// A thread of its own.
+    Dataplane {
+        /// What is on the disk.
+        image: Image,
+        /// The host's processor the thread is pinned to; not pinned if `None`.
+        pin: Option<u32>,
+    },
+    /// Another process.
+    VhostUserBlk {
+        /// Where it listens.
+        socket: PathBuf,
+    },
+}
+
+/// What is on a disk.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Image {
+    /// A file, byte for byte, or a block device.
+    pub path: PathBuf,
+    /// It is never written.
+    pub read_only: bool,
+    /// Past the host's page cache.
+    pub direct: bool,
 }
 
 /// Where the control socket of machine `name` is: beside that of its switch, named after both.

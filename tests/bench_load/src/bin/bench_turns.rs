@@ -238,6 +238,7 @@ fn part(id: u16, decides: Decides) -> Option<Part> {
         source: Source::default(),
         is_polled: false,
         counters: vec![Arc::default()],
+        of_queues: vec![vec![Arc::default()]],
     };
     let (mut key, mut mask) = (FlowKey::default(), FlowMask::default());
     for (field, value) in [(Field::EthType, 0x800), (Field::Ipv4Dst, 0x0a00_0002)] {

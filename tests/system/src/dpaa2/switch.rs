@@ -357,7 +357,7 @@ pub(crate) fn steering(context: &Context) -> Result<()> {
     }
     toml.push_str("[[partition]]\nname = \"rest\"\nport = \"wire2\"\nmatches = \"any\"\nqueues = 0\nowner = \"bridge\"\n");
     let environment = preload(&context.dir, vec![served.variable()])?;
-    let mut switch = Ringway::start_in(&context.dir, &toml, &environment)?;
+    let switch = Ringway::start_in(&context.dir, &toml, &environment)?;
     let owners = ["one", "two"]
         .map(|port| VirtioUser { queues: 2, ..VirtioUser::new(&path(&format!("{port}.sock"))) });
     let mut owners = Testpmd::start(&context.dir, &TestpmdOptions::guest("owners", 1, &owners))?;

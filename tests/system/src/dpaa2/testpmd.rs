@@ -7,7 +7,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use lab::dpaa2::{Control, OnModel, Options, shim};
-use lab::wait_until;
+use lab::{Process, wait_until};
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::path::Path;

@@ -4,8 +4,13 @@
 //! hands it a [`Session`]: features, memory, queues. From then on the device works on threads of its own, or lets
 //! another process work, until [`Device::stop`].
 
+pub mod blk;
+pub mod console;
+mod local_queue;
 pub mod net;
+pub mod rng;
 mod transport;
+pub mod vhost_user;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

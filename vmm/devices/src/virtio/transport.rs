@@ -430,7 +430,8 @@ fn identity(kind: Kind) -> Identity {
         Kind::Net => 0x02_0000,
         Kind::Block => 0x01_0000,
         Kind::Console => 0x07_8000,
-        Kind::Rng => 0xff_0000,
+        // Unclassified, as other monitors have it.
+        Kind::Rng => 0x00_ff00,
     };
     Identity {
         vendor: VENDOR,

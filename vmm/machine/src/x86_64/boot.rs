@@ -22,6 +22,7 @@ pub fn load(memory: &GuestMemoryMmap, boot: &Boot) -> Result<Entry, BootError> {
         return Err(BootError::CommandLine(boot.command_line.len()));
     }
     memory.write_slice(&acpi::tables(boot.cpus), GuestAddress(layout::ACPI))?;
+    memory.write_slice(&FIRMWARE, GuestAddress(layout::RESET_ENTRY))?;
     memory.write_slice(boot.command_line.as_bytes(), GuestAddress(layout::COMMAND_LINE))?;
     memory.write_obj(0u8, GuestAddress(layout::COMMAND_LINE + boot.command_line.len() as u64))?;
     let loaded = load_kernel(memory, &boot.kernel)?;
@@ -116,6 +117,12 @@ mod header {
 
 /// The 64-bit entry of a bzImage, from its load address.
 const ENTRY_64: u64 = 0x200;
+/// All the firmware there is: `mov al, RESET_VALUE; mov dx, RESET_PORT; out dx, al; hlt; jmp` back to `hlt`. Linux enters
+/// it to restart a machine with reduced ACPI hardware and without EFI: it doesn't try ACPI's reset register there.
+const FIRMWARE: [u8; 9] = {
+    let [low, high] = layout::RESET_PORT.to_le_bytes();
+    [0xb0, layout::RESET_VALUE, 0xba, low, high, 0xee, 0xf4, 0xeb, 0xfd]
+};
 /// An initial file system lies below this unless the kernel says otherwise.
 const INITRD_MAX: u64 = 0x7fff_ffff;
 

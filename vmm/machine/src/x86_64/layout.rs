@@ -36,7 +36,9 @@ pub const LOW_END: u64 = 0x9_fc00;
 /// ACPI tables, the root pointer first.
 pub const ACPI: u64 = 0xe_0000;
 /// End of the room for them.
-pub const ACPI_END: u64 = 0x10_0000;
+pub const ACPI_END: u64 = RESET_ENTRY;
+/// Where a PC's firmware is entered in real mode: the last resort of a kernel that wants to restart.
+pub const RESET_ENTRY: u64 = 0xf_fff0;
 /// Where kernels are loaded.
 pub const HIGH_START: u64 = 0x10_0000;
 

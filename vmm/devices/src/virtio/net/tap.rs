@@ -21,6 +21,7 @@ use guest_memory::MemMap;
 use packet::Burst;
 use port::{Accepts, Armed, PortCounters, QueueFault, Received, RxQueue, Selection, TxQueue};
 use rustix::event::{PollFd, PollFlags, poll};
+use sandbox::Role;
 use tap_port::{TapConfig, TapError, TapHandle, TapPort};
 use virtio_defs::net::feature as net;
 use virtqueue::{RingConfig, RingError, VirtioRx, VirtioTx};
@@ -97,7 +98,7 @@ impl Mover {
     fn start(place: Place) -> io::Result<Mover> {
         let (sessions, inbox) = channel::<Arc<Halves>>();
         let (tell, ended) = channel();
-        let thread = crate::thread::spawn("tap", move || {
+        let thread = crate::thread::spawn("tap", Role::Device, move || {
             for halves in inbox {
                 halves.work(place);
                 drop(halves);
