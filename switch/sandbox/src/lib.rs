@@ -20,11 +20,12 @@
 //! them. What they can open and connect is bounded by the capabilities.)
 //!
 //! UNSAFETY: the handler of SIGSYS is installed with `sigaction`, and changes the result of the refused call in the
-//! registers of the interrupted thread.
+//! registers of the interrupted thread; threads block signals with `pthread_sigmask`.
 #![allow(unsafe_code)]
 
 mod allowed;
 mod capabilities;
+mod signals;
 mod violation;
 
 use std::collections::BTreeSet;
@@ -59,6 +60,14 @@ impl Role {
             Role::Machine => "machine",
             Role::Vcpu => "processor",
             Role::Device => "device",
+        }
+    }
+
+    /// Whether such threads are there to be told things, by signals as well.
+    fn serves_signals(self) -> bool {
+        match self {
+            Role::Control | Role::Machine => true,
+            Role::Worker | Role::Vcpu | Role::Device => false,
         }
     }
 }
@@ -104,9 +113,16 @@ impl fmt::Display for GivenUp {
 /// Makes the calling thread, and those it starts from now on, give up all capabilities but those in `keep`, the
 /// ability to gain privileges, and all system calls that the role doesn't need. Nothing of this can be undone.
 ///
+/// Signals that tell the process something (SIGTERM, SIGHUP, ...) interrupt threads of the roles `Control` and `Machine`
+/// only: what handles them needs system calls that the others haven't.
+///
 /// # Errors
 /// The kernel refuses. What was given up before stays given up.
 pub fn enter(role: Role, keep: Capabilities) -> Result<GivenUp, SandboxError> {
+    if !role.serves_signals() {
+        let told = |cause| SandboxError::System { what: "leaving signals to other threads", cause };
+        signals::leave_to_others().map_err(told)?;
+    }
     let system = |what| move |cause: rustix::io::Errno| SandboxError::System { what, cause: cause.into() };
     let (dropped, kept) = capabilities::drop_all_but(keep).map_err(system("giving up capabilities"))?;
     rustix::thread::set_no_new_privs(true).map_err(system("giving up new privileges"))?;

@@ -2,8 +2,12 @@
 
 use std::fs::File;
 use std::io::ErrorKind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sandbox::{Capabilities, Role, enter, report_violations};
+use signal_hook::consts::SIGHUP;
+use signal_hook::low_level::raise;
 
 /// Runs on a thread, because nothing of the sandbox can be undone.
 fn on_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
@@ -44,6 +48,26 @@ fn the_control_thread_opens_connects_and_starts_workers_but_no_programs() {
         });
         assert!(std::process::Command::new("/bin/true").spawn().is_err());
     });
+}
+
+#[test]
+fn only_threads_that_can_serve_them_are_interrupted_by_signals_to_the_process() {
+    let told = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(SIGHUP, told.clone()).unwrap();
+    let interrupts = |role: Role| {
+        let told = told.clone();
+        on_thread(move || {
+            enter(role, Capabilities::NONE).unwrap();
+            raise(SIGHUP).unwrap();
+            told.swap(false, Ordering::SeqCst)
+        })
+    };
+    for role in [Role::Worker, Role::Vcpu, Role::Device] {
+        assert!(!interrupts(role), "{}", role.name());
+    }
+    for role in [Role::Control, Role::Machine] {
+        assert!(interrupts(role), "{}", role.name());
+    }
 }
 
 #[test]
