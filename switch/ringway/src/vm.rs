@@ -123,7 +123,7 @@ fn machines(rows: &[Status]) -> String {
             mib(row.memory_bytes),
             mib(row.overhead_bytes),
             row.pid.to_string(),
-            format!("{} s", row.uptime_s),
+            format!("{} s", row.uptime_us / 1_000_000),
             count(row.guest.map(|guest| guest.sent)),
             count(row.guest.map(|guest| guest.received)),
             count(row.guest.map(|guest| guest.lost)),

@@ -1,4 +1,5 @@
-//! What the switch's process gives up once it runs: capabilities, new privileges, system calls by thread role.
+//! What the switch's process gives up once it runs: capabilities, new privileges, system calls by thread role. And a
+//! machine's process: memory that only its start needed.
 //!
 //! A guest that breaks into a worker through a bug of ours finds a thread without any privilege, which can do little
 //! but what a worker does anyway. The control thread keeps what opening ports while the switch runs requires. The
@@ -20,11 +21,13 @@
 //! them. What they can open and connect is bounded by the capabilities.)
 //!
 //! UNSAFETY: the handler of SIGSYS is installed with `sigaction`, and changes the result of the refused call in the
-//! registers of the interrupted thread; threads block signals with `pthread_sigmask`.
+//! registers of the interrupted thread; threads block signals with
+//! `pthread_sigmask`; pages of the program are released with `madvise`.
 #![allow(unsafe_code)]
 
 mod allowed;
 mod capabilities;
+mod pages;
 mod signals;
 mod violation;
 
@@ -34,6 +37,7 @@ use std::fmt;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 
 pub use capabilities::Capabilities;
+pub use pages::release_program_pages;
 pub use violation::report_violations;
 
 /// What a thread is for.

@@ -33,6 +33,7 @@ enum Elsewhere {
 /// Tests, as `package/target`, and what they need that user-mode emulation hasn't.
 const ELSEWHERE: &[(&str, Elsewhere, &str)] = &[
     ("sandbox/roles", Elsewhere::Machine, "filters of system calls"),
+    ("sandbox/sandbox", Elsewhere::Machine, "memory that the kernel takes back"),
     ("ringway/command", Elsewhere::Machine, "to start the command, which the host's kernel can't"),
     ("ringway/reload", Elsewhere::Machine, "to start the command, which the host's kernel can't"),
     ("switchd/switchd", Elsewhere::Machine, "io_uring"),

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use kvm_ioctls::{Cap, Kvm};
+use vm_memory::GuestMemoryMmap;
 
 use crate::{KvmError, OpenError, Vm};
 
@@ -51,11 +52,11 @@ impl Hypervisor {
         self.kvm.get_max_vcpus()
     }
 
-    /// Makes a machine without memory and processors, with its interrupt controllers.
+    /// Makes a machine with this memory and its interrupt controllers, without processors.
     ///
     /// # Errors
-    /// The kernel refuses.
-    pub fn create_vm(&self) -> Result<Arc<Vm>, KvmError> {
-        Vm::new(self).map(Arc::new)
+    /// The kernel refuses: see [`Vm::map_memory`].
+    pub fn create_vm(&self, memory: &GuestMemoryMmap) -> Result<Arc<Vm>, KvmError> {
+        Vm::new(self, memory).map(Arc::new)
     }
 }

@@ -7,9 +7,11 @@
 //!
 //! ```no_run
 //! use kvm::{Exit, Hypervisor};
+//! use vm_memory::{GuestAddress, GuestMemoryMmap};
 //!
 //! let hypervisor = Hypervisor::open()?;
-//! let vm = hypervisor.create_vm()?;
+//! let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 2 << 20)])?;
+//! let vm = hypervisor.create_vm(&memory)?;
 //! let mut vcpu = vm.create_vcpu(0)?;
 //! loop {
 //!     match vcpu.run()? {

@@ -23,15 +23,14 @@ pub struct Vm {
 }
 
 impl Vm {
-    pub(crate) fn new(hypervisor: &Hypervisor) -> Result<Vm, KvmError> {
+    pub(crate) fn new(hypervisor: &Hypervisor, memory: &GuestMemoryMmap) -> Result<Vm, KvmError> {
         let fd = hypervisor.kvm.create_vm().map_err(KvmError::of("KVM_CREATE_VM"))?;
+        let mut mapped = GuestMemoryMmap::new();
+        // Before the interrupt chips: a slot that is set behind them waits for the kernel's readers (SRCU) to have seen
+        // them, which was 5 to 15 ms of a start that takes 20.
+        map(&fd, &mut mapped, memory)?;
         let processors = arch::Processors::new(&hypervisor.kvm, &fd)?;
-        Ok(Vm {
-            processors,
-            fd,
-            routes: Mutex::new(Routes::new()),
-            memory: Mutex::new(GuestMemoryMmap::new()),
-        })
+        Ok(Vm { processors, fd, routes: Mutex::new(Routes::new()), memory: Mutex::new(mapped) })
     }
 
     /// Shows the guest all regions of `memory`. Those shown before stay where they are: a later call adds regions.
@@ -39,28 +38,7 @@ impl Vm {
     /// # Errors
     /// The kernel refuses a region: too many, or not aligned to pages.
     pub fn map_memory(&self, memory: &GuestMemoryMmap) -> Result<(), KvmError> {
-        let mut mapped = lock(&self.memory);
-        let known = mapped.num_regions();
-        let new = memory.iter().filter(|region| mapped.find_region(region.start_addr()).is_none());
-        for (slot, region) in (known as u32..).zip(new) {
-            let host = region.get_host_address(vm_memory::MemoryRegionAddress(0)).map_err(|_| KvmError {
-                call: "KVM_SET_USER_MEMORY_REGION",
-                source: std::io::ErrorKind::InvalidInput.into(),
-            })?;
-            let region = kvm_userspace_memory_region {
-                slot,
-                guest_phys_addr: region.start_addr().0,
-                memory_size: region.len(),
-                userspace_addr: host as u64,
-                flags: 0,
-            };
-            // SAFETY: the range is mapped, and stays so: `self.memory` below holds it, and every processor holds
-            // `self`, so no descriptor of the machine outlives the mapping. All its bytes are plain shared memory.
-            unsafe { self.fd.set_user_memory_region(region) }
-                .map_err(KvmError::of("KVM_SET_USER_MEMORY_REGION"))?;
-        }
-        *mapped = memory.clone();
-        Ok(())
+        map(&self.fd, &mut lock(&self.memory), memory)
     }
 
     /// Makes processor number `index`, 0 for the one that starts first.
@@ -106,6 +84,32 @@ impl Vm {
     pub fn create_msi_vector(self: &Arc<Self>, event: BorrowedFd<'_>) -> Result<MsiVector, KvmError> {
         MsiVector::new(self, event)
     }
+}
+
+/// Shows a machine the regions of `memory` that aren't among those `mapped` yet, where they are held from then on. The
+/// machine's descriptors must not outlive `mapped`.
+fn map(fd: &VmFd, mapped: &mut GuestMemoryMmap, memory: &GuestMemoryMmap) -> Result<(), KvmError> {
+    let known = mapped.num_regions();
+    let new = memory.iter().filter(|region| mapped.find_region(region.start_addr()).is_none());
+    for (slot, region) in (known as u32..).zip(new) {
+        let host = region.get_host_address(vm_memory::MemoryRegionAddress(0)).map_err(|_| KvmError {
+            call: "KVM_SET_USER_MEMORY_REGION",
+            source: std::io::ErrorKind::InvalidInput.into(),
+        })?;
+        let region = kvm_userspace_memory_region {
+            slot,
+            guest_phys_addr: region.start_addr().0,
+            memory_size: region.len(),
+            userspace_addr: host as u64,
+            flags: 0,
+        };
+        // SAFETY: the range is mapped, and stays so: `Vm::memory` holds it, and every processor holds the `Vm`, so no
+        // descriptor of the machine outlives the mapping; before there is a `Vm`, there is no processor that could run. All
+        // its bytes are plain shared memory.
+        unsafe { fd.set_user_memory_region(region) }.map_err(KvmError::of("KVM_SET_USER_MEMORY_REGION"))?;
+    }
+    *mapped = memory.clone();
+    Ok(())
 }
 
 /// The descriptor as the type that kvm-ioctls wants.

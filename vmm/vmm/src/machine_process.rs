@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::mem::offset_of;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use devices::pci::Bus;
 use devices::serial::Serial;
 use devices::virtio::net::tap::{Place, TapDevice, TapNet};
 use devices::virtio::net::vhost_net::VhostNet;
-use devices::virtio::net::vhost_user::{Options, Reached, VhostUserNet};
+use devices::virtio::net::vhost_user::{Options, VhostUserNet};
 use devices::virtio::{Device, Memory, Notifier, Transport, net};
 use kvm::Hypervisor;
 use machine::boot::{self, Boot};
@@ -293,6 +293,7 @@ impl Process {
                     self.machine().vcpus.resume();
                     self.state = State::Running;
                     self.start_us = Some(self.life_began.elapsed().as_micros() as u64);
+                    sandbox::release_program_pages();
                 }
                 None
             }
@@ -419,7 +420,7 @@ impl Process {
             memory_bytes: memory::bytes(&self.machine().memory.memory()),
             // Guest memory is shared memory, which is counted apart.
             overhead_bytes: rss("RssAnon:") + rss("RssFile:"),
-            uptime_s: self.started.elapsed().as_secs(),
+            uptime_us: self.started.elapsed().as_micros() as u64,
             resets: self.generation - 1,
             start_us: self.start_us,
             ports: self.config.net.iter().map(|net| net.port.clone()).collect(),
@@ -460,10 +461,11 @@ impl Machine {
         for &bytes in &process.added {
             memory = memory::grow(&memory, bytes, pages(config))?;
         }
-        let vm = hypervisor.create_vm()?;
-        vm.map_memory(&memory)?;
-        let vcpus = machine::create_processors(&vm, config.cpus.get())?;
         let shared: Memory = GuestMemoryAtomic::new(memory.clone());
+        // They look for the switch while the rest of the machine is made.
+        let backends = backends(process, &shared)?;
+        let vm = hypervisor.create_vm(&memory)?;
+        let vcpus = machine::create_processors(&vm, config.cpus.get())?;
         let platform = Arc::new(KvmPlatform(vm.clone()));
 
         let line = |number| -> anyhow::Result<EventFd> {
@@ -477,29 +479,7 @@ impl Machine {
 
         let mut bus = Bus::default();
         let mut window = layout::PCI_WINDOW;
-        let mut reached = Vec::new();
-        for (device, tap) in config.net.iter().zip(&process.taps) {
-            let notifier = Notifier::default();
-            let told = net::Config { mac: device.mac, mtu: device.mtu, pairs: device.queues };
-            let queue_size = device.queue_size;
-            let tap_net = |place| -> anyhow::Result<Box<dyn Device>> {
-                let tap = tap.clone().expect("opened for these back-ends");
-                Ok(Box::new(TapNet::new(told, queue_size, place, tap, notifier.clone())?))
-            };
-            let backend: Box<dyn Device> = match &device.backend {
-                NetBackend::VhostUser { socket } => {
-                    let options = Options { config: told, socket: socket.clone(), queue_size };
-                    let backend = VhostUserNet::new(options, notifier.clone())?;
-                    reached.push(backend.reached());
-                    Box::new(backend)
-                }
-                NetBackend::TapInline => tap_net(Place::Inline)?,
-                NetBackend::TapIothread => tap_net(Place::OwnThread)?,
-                NetBackend::VhostNet => {
-                    let tap = tap.clone().expect("opened for these back-ends");
-                    Box::new(VhostNet::new(told, queue_size, tap, &shared, notifier.clone())?)
-                }
-            };
+        for (backend, notifier) in backends {
             let transport = Transport::new(
                 backend,
                 notifier,
@@ -525,7 +505,6 @@ impl Machine {
         let entry = boot::load(&memory, &boot)?;
         vcpus[0].set_entry(&entry)?;
         let vcpus = Vcpus::start(vcpus, &config.pins, &board, events, *generation)?;
-        wait_for_switch(reached, events, *generation)?;
         let is_micro_guest = matches!(config.kernel, Kernel::Builtin(_));
         Ok(Machine { vcpus, board, memory: shared, vm, is_micro_guest })
     }
@@ -574,16 +553,44 @@ impl Machine {
     }
 }
 
-/// Sends [`Event::Reached`] when every device has found its switch.
-fn wait_for_switch(reached: Vec<Reached>, events: &Sender<Tagged>, generation: u64) -> anyhow::Result<()> {
-    let events = events.clone();
-    std::thread::Builder::new().name("waiting".into()).spawn(move || {
-        for device in reached {
-            while !device.wait(Duration::from_secs(3600)) {}
-        }
-        let _ = events.send((generation, Event::Reached));
-    })?;
-    Ok(())
+/// The devices of a machine, each with what tells its guest of changes. When every one that needs the switch has found it,
+/// [`Event::Reached`] is sent.
+fn backends(process: &Process, memory: &Memory) -> anyhow::Result<Vec<(Box<dyn Device>, Notifier)>> {
+    let Process { config, events, generation, .. } = process;
+    let on_switch = config.net.iter().filter(|device| device.backend.is_switch()).count();
+    let sought = Arc::new(AtomicUsize::new(on_switch));
+    if on_switch == 0 {
+        // This thread holds the other end.
+        let _ = events.send((*generation, Event::Reached));
+    }
+    let mut backends: Vec<(Box<dyn Device>, Notifier)> = Vec::new();
+    for (device, tap) in config.net.iter().zip(&process.taps) {
+        let notifier = Notifier::default();
+        let told = net::Config { mac: device.mac, mtu: device.mtu, pairs: device.queues };
+        let queue_size = device.queue_size;
+        let tap = || tap.clone().expect("opened for these back-ends");
+        let tap_net = |place| TapNet::new(told, queue_size, place, tap(), notifier.clone());
+        let backend: Box<dyn Device> = match &device.backend {
+            NetBackend::VhostUser { socket } => {
+                let options = Options { config: told, socket: socket.clone(), queue_size };
+                let (events, generation, sought) = (events.clone(), *generation, sought.clone());
+                let reached = move || {
+                    if sought.fetch_sub(1, Ordering::AcqRel) == 1 {
+                        // The main thread is gone only when the process ends.
+                        let _ = events.send((generation, Event::Reached));
+                    }
+                };
+                Box::new(VhostUserNet::new(options, notifier.clone(), reached)?)
+            }
+            NetBackend::TapInline => Box::new(tap_net(Place::Inline)?),
+            NetBackend::TapIothread => Box::new(tap_net(Place::OwnThread)?),
+            NetBackend::VhostNet => {
+                Box::new(VhostNet::new(told, queue_size, tap(), memory, notifier.clone())?)
+            }
+        };
+        backends.push((backend, notifier));
+    }
+    Ok(backends)
 }
 
 /// The guest's command line: what the user says, and for the micro-guest what it can't find out.

@@ -107,11 +107,11 @@ pub struct Status {
     pub memory_bytes: u64,
     /// Bytes its process needs beside that.
     pub overhead_bytes: u64,
-    /// Seconds since its process started.
-    pub uptime_s: u64,
+    /// Microseconds since its process began.
+    pub uptime_us: u64,
     /// Times the guest was reset.
     pub resets: u64,
-    /// From the process's start to the guest's first instruction, in microseconds; after a reset, from that.
+    /// From when its process began to the guest's first instruction, in microseconds; after a reset, from that.
     pub start_us: Option<u64>,
     /// Names of the switch's ports it is one side of.
     pub ports: Vec<String>,

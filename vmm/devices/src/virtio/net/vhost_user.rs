@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -76,7 +76,6 @@ struct LinkState {
     up: AtomicBool,
     /// What the switch offered when it was reached first.
     offered: Mutex<Option<u64>>,
-    reached: Condvar,
 }
 
 enum Command {
@@ -91,11 +90,16 @@ enum Command {
 }
 
 impl VhostUserNet {
-    /// Makes the device and begins to look for the switch.
+    /// Makes the device and begins to look for the switch. `reached` is called once, on a thread of the device's, when it
+    /// is found; before that the guest must not look at the device.
     ///
     /// # Errors
     /// No thread or descriptor is left.
-    pub fn new(options: Options, notifier: Notifier) -> io::Result<VhostUserNet> {
+    pub fn new(
+        options: Options,
+        notifier: Notifier,
+        reached: impl FnOnce() + Send + 'static,
+    ) -> io::Result<VhostUserNet> {
         let (commands, inbox) = channel();
         let wake = EventFd::create()?;
         let link = Arc::new(LinkState::default());
@@ -108,6 +112,7 @@ impl VhostUserNet {
             socket: options.socket,
             config: options.config,
             link: link.clone(),
+            reached: Some(Box::new(reached)),
             notifier: notifier.clone(),
             inbox,
             wake: wake.try_clone()?,
@@ -129,29 +134,11 @@ impl VhostUserNet {
         })
     }
 
-    /// What tells when the switch was reached. Before that the guest must not look at the device.
-    pub fn reached(&self) -> Reached {
-        Reached(self.link.clone())
-    }
-
     fn tell<T>(&self, command: impl FnOnce(SyncSender<T>) -> Command) -> Option<T> {
         let (answer, answered) = sync_channel(1);
         self.commands.send(command(answer)).ok()?;
         self.wake.signal();
         answered.recv().ok()
-    }
-}
-
-/// Tells whether the switch was reached for the first time.
-#[derive(Clone, Debug)]
-pub struct Reached(Arc<LinkState>);
-
-impl Reached {
-    /// Waits for the switch, so long at most; whether it was reached.
-    pub fn wait(&self, timeout: Duration) -> bool {
-        let offered = self.0.offered.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.0.reached.wait_timeout_while(offered, timeout, |offered| offered.is_none());
-        waited.unwrap_or_else(PoisonError::into_inner).0.is_some()
     }
 }
 
@@ -283,6 +270,8 @@ struct Keeper {
     socket: PathBuf,
     config: Config,
     link: Arc<LinkState>,
+    /// To be called when the switch is reached for the first time.
+    reached: Option<Box<dyn FnOnce() + Send>>,
     notifier: Notifier,
     inbox: Receiver<Command>,
     wake: EventFd,
@@ -363,15 +352,13 @@ impl Keeper {
             self.set_link(true);
             tracing::info!(socket = %self.socket.display(), "link up");
         }
-        let mut known = self.link.offered.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.is_none() {
-            *known = Some(agreed.virtio);
-            self.link.reached.notify_all();
-        }
-        drop(known);
+        self.link.offered.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(agreed.virtio);
         // With no driver yet there is nothing that could be down.
         if self.session.is_none() {
             self.set_link(true);
+        }
+        if let Some(reached) = self.reached.take() {
+            reached();
         }
         Ok((front, offered.protocol.and(PROTOCOL)))
     }
