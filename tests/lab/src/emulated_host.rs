@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::{Guest, GuestImage, Output, target_dir, wait_until};
 
 /// Where the host finds the directory it was booted with.
-pub const HOST_DIR: &str = "/host";
+const HOST_DIR: &str = "/host";
 /// Where it finds the programs built for speed, `ringway` among them, and the guest image.
 const PROGRAM_DIR: &str = "/program";
 const IMAGE_DIR: &str = "/image";
@@ -31,7 +31,7 @@ pub struct EmulatedHost {
 }
 
 impl EmulatedHost {
-    /// Boots a host with two processors that sees `dir` as [`HOST_DIR`].
+    /// Boots a host with two processors that sees `dir` as `/host`.
     ///
     /// # Errors
     /// When it does not boot.
@@ -131,23 +131,6 @@ impl EmulatedHost {
         let quoted = command.replace('\'', r"'\''");
         let said = format!("sh {HOST_DIR}/in_machine {name} {} '{quoted}'", limit.as_secs());
         self.shell.run(&said, limit + COMMAND_LIMIT)
-    }
-
-    /// Kills the switch with SIGKILL; its machines go on.
-    ///
-    /// # Errors
-    /// When it is gone already.
-    pub fn kill_switch(&mut self) -> Result<()> {
-        self.run("kill -9 $(cat /tmp/ringway.pid)").map(drop)
-    }
-
-    /// Ends the switch and its machines, and returns the summary it printed.
-    ///
-    /// # Errors
-    /// When it does not end.
-    pub fn stop_switch(&mut self) -> Result<String> {
-        self.run("kill -INT $(cat /tmp/ringway.pid); for i in $(seq 300); do [ -d /proc/$(cat /tmp/ringway.pid) ] || break; sleep 0.1; done; [ ! -d /proc/$(cat /tmp/ringway.pid) ]")?;
-        self.run(&format!("cat {HOST_DIR}/summary.json"))
     }
 }
 

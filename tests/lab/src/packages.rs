@@ -17,7 +17,6 @@ pub const FOR_TESTS: &[&str] = &[
     "iproute2",
     "ethtool",
     "util-linux",
-    "xz-utils",
     "valgrind",
 ];
 
