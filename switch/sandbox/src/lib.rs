@@ -77,14 +77,6 @@ impl Role {
             Role::Worker | Role::Vcpu | Role::Device | Role::Disk => false,
         }
     }
-
-    /// Whether such threads are there to be told things, by signals as well.
-    fn serves_signals(self) -> bool {
-        match self {
-            Role::Control | Role::Machine => true,
-            Role::Worker | Role::Vcpu | Role::Device => false,
-        }
-    }
 }
 
 /// Why a thread keeps what it should give up.
