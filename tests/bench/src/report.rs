@@ -456,7 +456,7 @@ mod tests {
         let markdown = report.markdown();
         assert!(
             markdown.contains(
-                "| 64-split-p2p | near | ringway | 2 | 10.00 [10.00..10.00] | 50.5 [50.0..51.0] | 3.07 |"
+                "| 64-split-p2p | near | ringway | 2 | 10.00 [10.00..10.00] | 50.5 [50.0..51.0] | | | 3.07 |"
             ),
             "{markdown}"
         );

@@ -64,8 +64,7 @@ pub(crate) static FORWARDING: Section = Section {
     name: "forwarding",
     title: "Forwarding",
     note: "Both directions together, load by testpmd. Cycles: TSC cycles per frame in rounds that moved frames, by each system's \
-           own counters. Mpps is a lower bound where the load is slower than the switch: there Ringway is not always busy, finds
-           fewer frames at a time than 32, and each costs more.",
+           own counters. Mpps is a lower bound where the load is slower than the switch, which then is not always busy.",
     columns: &[MPPS, CYCLES, column("busy_percent", "busy %", 0), column("burst", "frames/burst", 0)],
     compared: Some(("cycles_per_frame", Better::Less)),
 };
