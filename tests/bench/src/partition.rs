@@ -15,6 +15,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Frames of a run.
 const FRAMES: &str = "320000";
 const RUNS: usize = 15;
+/// Workers, in turn on one core, each with a queue of the wire and a queue pair of the guest.
+const WORKERS: [&str; 2] = ["1", "2"];
 const SIZES: [(&str, &str); 2] = [("64", "64"), ("1518", "1514")];
 const RINGS: [&str; 2] = ["split", "packed"];
 
@@ -34,6 +36,8 @@ pub struct Partition {
 
 #[derive(Clone, Debug, Serialize)]
 struct Case {
+    /// Workers that serve the guest.
+    workers: &'static str,
     /// Bytes of a frame on the wire.
     size: &'static str,
     /// The guest's rings.
@@ -44,6 +48,8 @@ struct Case {
     cycles_per_frame: f64,
     /// The lowest and the highest.
     range: [f64; 2],
+    /// Frames a second that a worker's core has cycles for, in millions.
+    mpps: f64,
     /// How many times cheaper the direct way is.
     direct_gain: f64,
 }
@@ -54,49 +60,55 @@ struct Case {
 /// When the program fails.
 pub fn measure_partition(core: usize) -> Result<Partition> {
     let mut cases = vec![];
-    for (size, bytes) in SIZES {
-        for ring in RINGS {
-            let mut runs = [const { vec![] }; WAYS.len()];
-            for _ in 0..RUNS {
-                for ((way, _), runs) in WAYS.iter().zip(&mut runs) {
-                    runs.push(run(core, ring, way, bytes)?);
-                }
+    let cases_of =
+        |(size, bytes)| RINGS.into_iter().flat_map(move |ring| WORKERS.map(|n| (size, bytes, ring, n)));
+    for (size, bytes, ring, workers) in SIZES.into_iter().flat_map(cases_of) {
+        let mut runs = [const { vec![] }; WAYS.len()];
+        for _ in 0..RUNS {
+            for ((way, _), runs) in WAYS.iter().zip(&mut runs) {
+                runs.push(run(core, ring, way, bytes, workers)?);
             }
-            runs.iter_mut().for_each(|runs| runs.sort_by(f64::total_cmp));
-            let median = |runs: &[f64]| runs[runs.len() / 2];
-            let direct = median(&runs[0]);
-            for ((way, _), runs) in WAYS.iter().zip(&runs) {
-                cases.push(Case {
-                    size,
-                    ring,
-                    way,
-                    cycles_per_frame: median(runs),
-                    range: [runs[0], runs[RUNS - 1]],
-                    direct_gain: median(runs) / direct,
-                });
-            }
+        }
+        runs.iter_mut().for_each(|runs| runs.sort_by(f64::total_cmp));
+        let median = |runs: &[f64]| runs[runs.len() / 2];
+        let direct = median(&runs[0]);
+        for ((way, _), runs) in WAYS.iter().zip(&runs) {
+            cases.push(Case {
+                workers,
+                size,
+                ring,
+                way,
+                cycles_per_frame: median(runs),
+                range: [runs[0], runs[RUNS - 1]],
+                mpps: packet::cycles::frequency() as f64 / median(runs) / 1e6,
+                direct_gain: median(runs) / direct,
+            });
         }
     }
     Ok(Partition { cases })
 }
 
-fn run(core: usize, ring: &str, way: &str, bytes: &str) -> Result<f64> {
+fn run(core: usize, ring: &str, way: &str, bytes: &str, workers: &str) -> Result<f64> {
     let program = target_dir().join("release/bench_turns");
-    let args = ["-c", &core.to_string(), &program.to_string_lossy(), ring, way, bytes, FRAMES, "--cycles"];
+    let (core, program) = (core.to_string(), program.to_string_lossy());
+    let args = ["-c", &core, &program, ring, way, bytes, FRAMES, "--cycles", "--workers", workers];
     let text = run_to_end("taskset", &args, LIMIT)?;
     text.trim().parse().with_context(|| format!("no cycles in:\n{text}"))
 }
 
 impl fmt::Display for Partition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "From a wire to a guest, cycles per frame in the worker; one worker, one guest.\n")?;
-        writeln!(f, "| bytes | rings | way | cycles | range | direct is cheaper by |")?;
-        writeln!(f, "|---|---|---|---:|---|---:|")?;
+        writeln!(
+            f,
+            "From a wire to a guest, cycles per frame in its worker, and how many frames that is; one guest.\n"
+        )?;
+        writeln!(f, "| bytes | rings | workers | way | cycles | range | Mpps | direct is cheaper by |")?;
+        writeln!(f, "|---|---|---:|---|---:|---|---:|---:|")?;
         for case in &self.cases {
-            let Case { size, ring, way, cycles_per_frame, range, direct_gain } = case;
+            let Case { size, ring, workers, way, cycles_per_frame, range, mpps, direct_gain } = case;
             writeln!(
                 f,
-                "| {size} | {ring} | {way} | {cycles_per_frame:.1} | {:.1}-{:.1} | {direct_gain:.2} x |",
+                "| {size} | {ring} | {workers} | {way} | {cycles_per_frame:.1} | {:.1}-{:.1} | {mpps:.1} | {direct_gain:.2} x |",
                 range[0], range[1]
             )?;
         }

@@ -273,6 +273,16 @@ fn micro_guests(context: &Context) -> Result<()> {
         );
     }
     let mut running = Running::start(dir, &text)?;
+    let judged = judge_micro_guests(context, &running);
+    // The end by SIGINT is that of its machines, too.
+    running.switch.signal(Signal::INT)?;
+    let status = running.switch.wait(START_LIMIT)?;
+    judged?;
+    ensure!(status.success(), "the switch ended with {status}:\n{}", running.switch.log());
+    Ok(())
+}
+
+fn judge_micro_guests(context: &Context, running: &Running) -> Result<()> {
     ["one", "two"].into_iter().try_for_each(|port| running.wait_up(port))?;
     let mut station = running.guest(
         "station",
@@ -299,10 +309,6 @@ fn micro_guests(context: &Context) -> Result<()> {
     let rows = running.show("partitions")?;
     let delivered: Vec<_> = rows.as_array().into_iter().flatten().map(|row| &row["delivered"]).collect();
     context.note(format!("delivered: {delivered:?}"));
-    // The end by SIGINT is that of its machines, too.
-    running.switch.signal(Signal::INT)?;
-    let status = running.switch.wait(START_LIMIT)?;
-    ensure!(status.success(), "the switch ended with {status}:\n{}", running.switch.log());
     Ok(())
 }
 

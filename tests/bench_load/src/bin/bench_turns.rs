@@ -1,4 +1,4 @@
-//! A worker between two guests, a fixed number of frames: what `cargo xtask bench --instructions` counts, and
+//! A worker between two guests (or several workers, in turn, each with a queue pair of both), a fixed number of frames: what `cargo xtask bench --instructions` counts, and
 //! `cargo xtask bench partition` times.
 //!
 //! Everything is in one thread and deterministic: guest A sends a burst, the worker takes a turn, guest B takes the burst. Time
@@ -48,6 +48,9 @@ struct Arguments {
     /// Prints the cycles of a frame: the median over turns.
     #[arg(long)]
     cycles: bool,
+    /// Workers, each with a queue pair of each guest.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=8))]
+    workers: u16,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -72,21 +75,25 @@ fn main() -> Result<()> {
         "packed" => VERSION_1 | MRG_RXBUF | IN_ORDER | RING_PACKED,
         other => bail!("rings are split or packed, not {other}"),
     };
-    let mut guests = [Guest::new(1, features)?, Guest::new(2, features)?];
-    let mut worker = worker_between(&guests, arguments.rules)?;
+    let pairs =
+        |first: u64| (0..u64::from(arguments.workers)).map(move |n| Guest::new(first + 2 * n, features));
+    let mut guests = [pairs(1).collect::<Result<Vec<_>>>()?, pairs(2).collect::<Result<Vec<_>>>()?];
+    let mut workers = workers_between(&guests, arguments.rules)?;
     let mut now = HZ;
     let frames = [udp_frame(arguments.bytes, 2, 1), udp_frame(arguments.bytes, 1, 2)];
     let [a, b] = &mut guests;
     // B is learned by a frame of its own.
-    b.send(&frames[1], 1);
-    worker.turn(now);
-    ensure!(a.receive()? == 1, "the first frame did not arrive");
+    b[0].send(&frames[1], 1);
+    workers[0].turn(now);
+    ensure!(a[0].receive()? == 1, "the first frame did not arrive");
     let mut spent = vec![];
     for turn in 0..WARM_UP + arguments.frames / BURST_MAX {
         now += TURN;
+        let n = turn % workers.len();
+        let (worker, a, b) = (&mut workers[n], &mut a[n], &mut b[n]);
         a.send(&frames[0], BURST_MAX);
         let before = packet::cycles::now();
-        let moved = if turn < WARM_UP { worker.turn(now) } else { counted_turn(&mut worker, now) };
+        let moved = if turn < WARM_UP { worker.turn(now) } else { counted_turn(worker, now) };
         spent.push(packet::cycles::now() - before);
         let received = b.receive()?;
         ensure!(
@@ -102,7 +109,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Two driver-side rings and their memory.
+/// A queue pair of a guest, its driver's side: two rings and their memory.
 struct Guest {
     memory: Arc<SharedMemory>,
     rx: Driver,
@@ -172,34 +179,44 @@ impl Guest {
     }
 }
 
-/// A worker with the guests as ports 1 and 2 of a bridge.
-fn worker_between(guests: &[Guest; 2], decides: Decides) -> Result<Worker> {
-    let config = WorkerConfig {
-        index: 0,
-        idle: Idle::Poll,
-        caches: CacheSizes { flows: 1024, megaflows: 64, megaflow_masks: 4, verdicts: 64 },
-        huge_pages: HugePages::Off,
-        buffers: 256,
-        clock: Clock::virtual_time(HZ, 1000),
-    };
-    let punts = Arc::new(PuntQueue::new(4));
-    let faults = Arc::new(|fault| panic!("{fault:?}"));
-    let (mut worker, mailbox) = Worker::new(config, Arc::default(), punts, faults)?;
+/// Workers with the guests as ports 1 and 2 of a bridge: each serves a queue pair of both.
+fn workers_between(guests: &[Vec<Guest>; 2], decides: Decides) -> Result<Vec<Worker>> {
+    let count = guests[0].len();
+    let mut workers = vec![];
+    for index in 0..count {
+        let config = WorkerConfig {
+            index,
+            idle: Idle::Poll,
+            caches: CacheSizes { flows: 1024, megaflows: 64, megaflow_masks: 4, verdicts: 64 },
+            huge_pages: HugePages::Off,
+            buffers: 256,
+            clock: Clock::virtual_time(HZ, 1000),
+        };
+        let punts = Arc::new(PuntQueue::new(4));
+        let faults = Arc::new(|fault| panic!("{fault:?}"));
+        workers.push(Worker::new(config, Arc::default(), punts, faults)?);
+    }
     let mut planes = vec![None];
-    for (guest, id) in guests.iter().zip(1..) {
-        let map = guest.map()?;
-        let counters = Arc::<PortCounters>::default();
-        let queue = Box::new(VirtioRx::new(guest.ring(&guest.tx), Arc::clone(&map))?);
-        let slot = RxSlot { port: PortId(id), queue_index: 0, queue, counters: Arc::clone(&counters) };
-        tell(&mailbox, &mut worker, Command::AddRx(slot))?;
-        let tx = TxPort::new(0, Box::new(VirtioTx::new(guest.ring(&guest.rx), map)?));
+    for (pairs, id) in guests.iter().zip(1..) {
+        let counters: Vec<_> = (0..count).map(|_| Arc::<PortCounters>::default()).collect();
+        let mut tx = vec![];
+        for (n, ((guest, (worker, mailbox)), counters)) in
+            pairs.iter().zip(&mut workers).zip(&counters).enumerate()
+        {
+            let map = guest.map()?;
+            let queue = Box::new(VirtioRx::new(guest.ring(&guest.tx), Arc::clone(&map))?);
+            let (port, queue_index) = (PortId(id), n as u16);
+            let slot = RxSlot { port, queue_index, queue, counters: Arc::clone(counters) };
+            tell(mailbox, worker, Command::AddRx(slot))?;
+            tx.push(TxPort::new(queue_index, Box::new(VirtioTx::new(guest.ring(&guest.rx), map)?)));
+        }
         planes.push(Some(PortPlane {
             bridge: 0,
             frame_max: 1514,
             admin_up: true,
-            tx: vec![tx],
-            counters: vec![counters],
-            part: part(id, decides),
+            tx,
+            counters,
+            part: part(id, count as u16, decides),
         }));
     }
     let ports = [PortId(1), PortId(2)].map(|id| (id, Arc::new(PortVlan::default())));
@@ -208,9 +225,11 @@ fn worker_between(guests: &[Guest; 2], decides: Decides) -> Result<Worker> {
         ports: Arc::new(BridgePorts::new(ports)),
         fdb: Arc::new(Fdb::new(FdbLimits { addresses: 64, per_port: 64 }, 16, 7)),
     };
-    let plane = Plane { bridges: vec![bridge], ports: planes };
-    tell(&mailbox, &mut worker, Command::SetPlane(Arc::new(plane)))?;
-    Ok(worker)
+    let plane = Arc::new(Plane { bridges: vec![bridge], ports: planes });
+    for (worker, mailbox) in &mut workers {
+        tell(mailbox, worker, Command::SetPlane(plane.clone()))?;
+    }
+    Ok(workers.into_iter().map(|(worker, _)| worker).collect())
 }
 
 fn tell(mailbox: &Mailbox, worker: &mut Worker, command: Command) -> Result<()> {
@@ -220,32 +239,33 @@ fn tell(mailbox: &Mailbox, worker: &mut Worker, command: Command) -> Result<()> 
     Ok(())
 }
 
-/// Port 2 owns queues of port 1, if so asked for: its address is matched, the rest is the bridge's.
-fn part(id: u16, decides: Decides) -> Option<Part> {
-    let (sorted, queues) = match decides {
-        Decides::Direct => (Sorted::ByHardware, [0, 1]),
-        Decides::Sorted => (Sorted::BySoftware, [0, 1]),
+/// Port 2 owns queues of port 1, one for each worker, if so asked for: its address is matched, the rest is the bridge's.
+fn part(id: u16, workers: u16, decides: Decides) -> Option<Part> {
+    let sorted = match decides {
+        Decides::Direct => Sorted::ByHardware,
+        Decides::Sorted => Sorted::BySoftware,
         _ => return None,
     };
     if id == 2 {
         return Some(Part::Owner(PortId(1)));
     }
-    let partition = |owner, first| Partition {
+    let counters = || (0..workers).map(|_| Arc::default()).collect();
+    let partition = |owner, first, count: u16| Partition {
         owner,
         spread: Spread::ByQueue,
-        queues: Queues { first, count: 1 },
-        tx: Queues { first: 0, count: 1 },
+        queues: Queues { first, count },
+        tx: Queues { first: 0, count: workers },
         source: Source::default(),
         is_polled: false,
-        counters: vec![Arc::default()],
-        of_queues: vec![vec![Arc::default()]],
+        counters: counters(),
+        of_queues: (0..workers).map(|_| (0..count).map(|_| Arc::default()).collect()).collect(),
     };
     let (mut key, mut mask) = (FlowKey::default(), FlowMask::default());
     for (field, value) in [(Field::EthType, 0x800), (Field::Ipv4Dst, 0x0a00_0002)] {
         key.set(field, value);
         mask.add(field, field.full());
     }
-    let partitions = vec![partition(Some(PortId(2)), queues[0]), partition(None, queues[1])];
+    let partitions = vec![partition(Some(PortId(2)), 0, workers), partition(None, workers, 1)];
     let matches = OrderedMatches::new([(&key, &mask, 0)], 1);
     Some(Part::Divided(Arc::new(Partitions::new(matches, partitions, sorted))))
 }
