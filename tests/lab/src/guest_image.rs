@@ -11,7 +11,7 @@ use crate::{packages, process::run_to_end, target_dir};
 /// Package that depends on the current kernel's package.
 const KERNEL: &str = "linux-image-amd64";
 /// What the guests load; dependencies are added.
-const MODULES: &[&str] = &["virtio_pci", "virtio_net", "kvm_amd", "9p", "9pnet_virtio", "tun"];
+const MODULES: &[&str] = &["virtio_pci", "virtio_net"];
 /// Programs taken from this machine, with their shared libraries.
 const PROGRAMS: &[&str] = &["/usr/bin/iperf3", "/usr/sbin/ethtool"];
 const INIT: &str = include_str!("guest_init.sh");
@@ -27,14 +27,6 @@ pub struct GuestImage {
 }
 
 impl GuestImage {
-    /// The directory everything lies in.
-    ///
-    /// # Errors
-    /// Never for an image that was built here.
-    pub fn dir(&self) -> Result<PathBuf> {
-        Ok(self.initrd.parent().context("an initrd lies in a directory")?.to_path_buf())
-    }
-
     /// Builds the image, or takes the one a former run built from the same parts.
     ///
     /// # Errors

@@ -10,7 +10,6 @@
 
 mod arm_host;
 pub mod dpaa2;
-mod emulated_host;
 mod footprint;
 mod guest;
 mod guest_image;
@@ -26,7 +25,6 @@ pub mod switch;
 mod testpmd;
 
 pub use arm_host::{ArmFiles, ArmHost};
-pub use emulated_host::EmulatedHost;
 pub use footprint::Footprint;
 pub use guest::{Guest, GuestOptions, Migration, Output};
 pub use guest_image::GuestImage;

@@ -14,7 +14,6 @@ mod resilience;
 mod take_over;
 mod traffic;
 mod vmm;
-mod vmm_linux;
 
 use anyhow::Result;
 use lab::GuestImage;
@@ -160,7 +159,6 @@ pub fn all() -> Vec<Scenario> {
         partition::SCENARIOS,
         take_over::SCENARIOS,
         vmm::SCENARIOS,
-        vmm_linux::SCENARIOS,
     ];
     let copy = |s: &Scenario| Scenario::new(s.name, s.needs, s.run);
     let others = dpaa2::scenarios().chain(resilience::scenarios());
