@@ -375,7 +375,7 @@ fn stalled_owner(context: &Context) -> Result<()> {
     let running = &loaded.running;
     let mut share = 0.0;
     // Something else on this machine may take the processor in one of both measurements.
-    for _ in 0..3 {
+    for _ in 0..6 {
         let before = loaded.rate("two")?;
         loaded.one.signal(Signal::STOP)?;
         let lost = || -> Result<u64> {
