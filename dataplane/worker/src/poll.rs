@@ -160,18 +160,15 @@ impl Worker {
     pub fn run(mut self) {
         let mut now = cycles::now();
         let mut last_frame = now;
-        let mut patience = match self.idle {
-            Idle::Poll => None,
-            Idle::Sleep { after_us } => Some(Patience::new(after_us, self.clock.hz())),
-        };
+        let after_us = if let Idle::Sleep { after_us } = self.idle { after_us } else { 0 };
+        let mut patience = Patience::new(after_us, self.clock.hz());
         while !self.stopped {
             let moved = self.turn(now);
             let end = cycles::now();
             if moved > 0 {
                 last_frame = end;
-            } else if let Some(patience) = &mut patience
+            } else if self.idle != Idle::Poll
                 && !self.stopped
-                && self.idle != Idle::Poll
                 && end.saturating_sub(last_frame) > patience.now
                 && self.sleep()
             {

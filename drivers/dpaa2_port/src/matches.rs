@@ -118,20 +118,11 @@ impl Part {
         Part::IpSrc,
         Part::IpDst,
     ];
-    /// What tables with masks have in their keys even if no match of theirs looks at it.
-    const USUAL: [Part; 11] = [
-        Part::EthDst,
-        Part::EthType,
-        Part::Tagged,
-        Part::VlanTci,
-        Part::IpProto,
-        Part::IpTos,
-        Part::TpSrc,
-        Part::TpDst,
-        Part::ArpTpa,
-        Part::IpSrc,
-        Part::IpDst,
-    ];
+
+    /// Whether tables with masks have it in their keys even if no match of theirs looks at it.
+    fn is_usual(self) -> bool {
+        !matches!(self, Part::EthSrc | Part::ArpSpa)
+    }
 
     fn extract(self) -> Extract {
         match self {
@@ -261,7 +252,7 @@ pub fn class_table<'a>(
     }
     let used = |part: &Part| all.iter().any(|(parts, _)| parts.parts.iter().any(|(other, ..)| other == part));
     // A table that has the same key as the one before can follow it entry by entry.
-    let usual = |part: &Part| used(part) || masked && Part::USUAL.contains(part);
+    let usual = |part: &Part| used(part) || masked && part.is_usual();
     let of = |which: &dyn Fn(&Part) -> bool| Part::ALL.into_iter().filter(which).collect::<Vec<_>>();
     // Keys of IPv6 frames must fit, whatever the matches are about.
     let bytes_of = |layout: &[Part]| layout.iter().map(|part| part.bytes(true)).sum();

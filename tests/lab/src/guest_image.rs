@@ -110,8 +110,6 @@ fn build_initrd(dir: &Path, unpacked: &Path, image: &GuestImage) -> Result<()> {
     for program in PROGRAMS {
         install_program(&root, Path::new(program))?;
     }
-    // What this program is linked with is what Ringway is linked with.
-    install_libraries(&root, &std::env::current_exe()?)?;
     install_modules(&root, unpacked, &image.kernel, MODULES)?;
     pack(&root, INIT, &image.initrd)
 }
@@ -149,10 +147,6 @@ fn install_program(root: &Path, program: &Path) -> Result<()> {
     let name = program.file_name().context("a program has a name")?;
     std::fs::copy(program, root.join("usr/bin").join(name))
         .with_context(|| format!("copying {}", program.display()))?;
-    install_libraries(root, program)
-}
-
-fn install_libraries(root: &Path, program: &Path) -> Result<()> {
     let libraries = run_to_end("ldd", &[&program.to_string_lossy()], LIMIT)?;
     for path in libraries.split_whitespace().filter(|word| word.starts_with('/')) {
         let to = root.join(path.trim_start_matches('/'));

@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 
 use virtio_defs::feature::EVENT_IDX;
 use virtio_queue::{DescriptorChain, Queue as Ring, QueueT};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryMmap};
 
-use super::{Queue, StartError};
+use super::{Memory, Queue, Session, StartError};
 use crate::EventFd;
 
 /// Driver's flag in the available ring: no interrupts, please (section 2.7.7).
@@ -16,7 +16,8 @@ const NO_INTERRUPT: u16 = 1;
 /// A queue with its events.
 pub(crate) struct LocalQueue {
     ring: Ring,
-    event_idx: bool,
+    /// What was agreed on with the driver.
+    pub features: u64,
     /// Signalled by the driver.
     pub kick: EventFd,
     call: EventFd,
@@ -38,7 +39,15 @@ impl LocalQueue {
         if ring.size() != queue.size || !ring.is_valid(memory) {
             return Err(bad());
         }
-        Ok(LocalQueue { ring, event_idx: features & EVENT_IDX != 0, kick: queue.kick, call: queue.call })
+        Ok(LocalQueue { ring, features, kick: queue.kick, call: queue.call })
+    }
+
+    /// The queue of a device that has only one, and the memory it is in. None: the driver uses none.
+    pub fn only(session: Session) -> Result<Option<(LocalQueue, Memory)>, StartError> {
+        let Session { features, memory, mut queues } = session;
+        let Some(queue) = queues.pop() else { return Ok(None) };
+        let queue = LocalQueue::new(queue, features, &memory.memory())?;
+        Ok(Some((queue, memory)))
     }
 
     /// The next chain of buffers, if the driver has made one available.
@@ -56,7 +65,7 @@ impl LocalQueue {
 
     /// Interrupts the driver if it wants that for what was given back since the last time.
     pub fn notify(&mut self, memory: &GuestMemoryMmap) {
-        let wanted = if self.event_idx {
+        let wanted = if self.features & EVENT_IDX != 0 {
             self.ring.needs_notification(memory).unwrap_or(true)
         } else {
             // What was given back is seen before the flag is read: the driver reads and writes in the other order.

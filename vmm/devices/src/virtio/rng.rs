@@ -33,11 +33,7 @@ impl Device for Rng {
     fn read_config(&self, _offset: usize, _data: &mut [u8]) {}
 
     fn start(&mut self, session: Session) -> Result<(), StartError> {
-        let Session { features, memory, mut queues } = session;
-        self.session = match queues.pop() {
-            Some(queue) => Some((LocalQueue::new(queue, features, &memory.memory())?, memory)),
-            None => None,
-        };
+        self.session = LocalQueue::only(session)?;
         Ok(())
     }
 

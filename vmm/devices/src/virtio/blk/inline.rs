@@ -16,13 +16,7 @@ use crate::virtio::{Device, Kind, Memory, Session, StartError, read_bytes};
 pub struct InlineBlk {
     disk: Arc<Disk>,
     geometry: Geometry,
-    session: Option<Running>,
-}
-
-struct Running {
-    queue: LocalQueue,
-    memory: Memory,
-    features: u64,
+    session: Option<(LocalQueue, Memory)>,
 }
 
 impl InlineBlk {
@@ -51,14 +45,7 @@ impl Device for InlineBlk {
     }
 
     fn start(&mut self, session: Session) -> Result<(), StartError> {
-        let Session { features, memory, mut queues } = session;
-        self.session = match queues.pop() {
-            Some(queue) => {
-                let queue = LocalQueue::new(queue, features, &memory.memory())?;
-                Some(Running { queue, memory, features })
-            }
-            None => None,
-        };
+        self.session = LocalQueue::only(session)?;
         Ok(())
     }
 
@@ -71,14 +58,14 @@ impl Device for InlineBlk {
     }
 
     fn rung(&mut self, _queue: u16) {
-        let Some(Running { queue, memory, features }) = &mut self.session else { return };
+        let Some((queue, memory)) = &mut self.session else { return };
         let memory = memory.memory();
         // As many as the ring holds, and no more: another processor could keep this one here for ever. For what
         // comes meanwhile there is another kick.
         for _ in 0..QUEUE_SIZE {
             let Some(chain) = queue.pop(&*memory) else { break };
             let head = chain.head_index();
-            let written = match Request::parse(chain, &self.geometry, *features) {
+            let written = match Request::parse(chain, &self.geometry, queue.features) {
                 Some(request) => serve(&self.disk, &memory, &self.geometry, &request),
                 None => 0,
             };
