@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -25,6 +25,7 @@ use vm_memory::{
 
 use super::{Notifier, Queue, Session, StartError};
 use crate::EventFd;
+use crate::thread::Commands;
 
 /// Protocol features used by every device.
 const PROTOCOL: ProtocolFeatures = ProtocolFeatures::REPLY_ACK
@@ -59,8 +60,7 @@ pub(crate) struct Profile {
 /// A connection, kept by a thread.
 pub(crate) struct Link {
     state: Arc<LinkState>,
-    commands: Sender<Command>,
-    wake: EventFd,
+    commands: Commands<Command>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -103,8 +103,8 @@ impl Link {
         notifier: Notifier,
         reached: impl FnOnce() + Send + 'static,
     ) -> io::Result<Link> {
-        let (commands, inbox) = channel();
-        let wake = EventFd::create()?;
+        let (sender, inbox) = channel();
+        let commands = Commands { sender, wake: EventFd::create()? };
         let state = Arc::new(LinkState::default());
         let keeper = Keeper {
             socket,
@@ -113,14 +113,14 @@ impl Link {
             reached: Some(Box::new(reached)),
             notifier,
             inbox,
-            wake: wake.try_clone()?,
+            wake: commands.wake.try_clone()?,
             session: None,
             used: profile.used_first,
             inflight: None,
             resumes: false,
         };
         let thread = crate::thread::spawn("vhost-user", Role::Device, move || keeper.run())?;
-        Ok(Link { state, commands, wake, thread: Some(thread) })
+        Ok(Link { state, commands, thread: Some(thread) })
     }
 
     /// Whether the back-end is there.
@@ -138,22 +138,22 @@ impl Link {
     /// # Errors
     /// They can't be worked with.
     pub fn start(&self, session: Session) -> Result<(), StartError> {
-        self.tell(|answer| Command::Start(session, answer)).unwrap_or_else(|| Err(ended()))
+        self.commands.ask(|answer| Command::Start(session, answer)).unwrap_or_else(|| Err(ended()))
     }
 
     /// Ends that.
     pub fn stop(&self) {
-        self.tell(Command::Stop);
+        self.commands.ask(Command::Stop);
     }
 
     /// The guest uses the first so many queues; whether that was heard.
     pub fn use_queues(&self, count: u16) -> bool {
-        self.tell(|answer| Command::UseQueues(count, answer)).is_some()
+        self.commands.ask(|answer| Command::UseQueues(count, answer)).is_some()
     }
 
     /// Ends the work on one queue.
     pub fn stop_queue(&self, index: u16) {
-        self.tell(|answer| Command::StopQueue(index, answer));
+        self.commands.ask(|answer| Command::StopQueue(index, answer));
     }
 
     /// Begins the work on one queue again.
@@ -161,19 +161,12 @@ impl Link {
     /// # Errors
     /// It can't be worked with.
     pub fn start_queue(&self, queue: Queue) -> Result<(), StartError> {
-        self.tell(|answer| Command::StartQueue(queue, answer)).unwrap_or_else(|| Err(ended()))
+        self.commands.ask(|answer| Command::StartQueue(queue, answer)).unwrap_or_else(|| Err(ended()))
     }
 
     /// Tells the back-end of memory that was added.
     pub fn memory_grown(&self) {
-        self.tell(Command::MemoryGrown);
-    }
-
-    fn tell<T>(&self, command: impl FnOnce(SyncSender<T>) -> Command) -> Option<T> {
-        let (answer, answered) = sync_channel(1);
-        self.commands.send(command(answer)).ok()?;
-        self.wake.signal();
-        answered.recv().ok()
+        self.commands.ask(Command::MemoryGrown);
     }
 }
 
@@ -183,8 +176,7 @@ fn ended() -> StartError {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        let _ = self.commands.send(Command::End);
-        self.wake.signal();
+        self.commands.send(Command::End);
         if let Some(thread) = self.thread.take() {
             // A panic there was reported there.
             let _ = thread.join();

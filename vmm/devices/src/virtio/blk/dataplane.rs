@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, channel};
 use std::thread::JoinHandle;
 
 use disk::{Completion, Disk, DiskRing};
@@ -17,6 +17,7 @@ use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryMmap};
 use super::request::{Action, Request, answer_name};
 use super::{Geometry, QUEUE_SIZE};
 use crate::EventFd;
+use crate::thread::Commands;
 use crate::virtio::local_queue::LocalQueue;
 use crate::virtio::{Device, Kind, Memory, Session, StartError, read_bytes};
 
@@ -24,8 +25,7 @@ use crate::virtio::{Device, Kind, Memory, Session, StartError, read_bytes};
 pub struct DataplaneBlk {
     geometry: Geometry,
     queue_sizes: Vec<u16>,
-    commands: Sender<Command>,
-    wake: EventFd,
+    commands: Commands<Command>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -47,9 +47,9 @@ impl DataplaneBlk {
         on_start: impl FnOnce() + Send + 'static,
     ) -> io::Result<DataplaneBlk> {
         let geometry = Geometry::new(&disk, queues, id);
-        let (commands, inbox) = channel();
-        let wake = EventFd::create()?;
-        let theirs = wake.try_clone()?;
+        let (sender, inbox) = channel();
+        let commands = Commands { sender, wake: EventFd::create()? };
+        let theirs = commands.wake.try_clone()?;
         let thread = crate::thread::spawn("blk", Role::Disk, move || {
             on_start();
             let mut next = inbox.recv().ok();
@@ -70,14 +70,7 @@ impl DataplaneBlk {
             }
         })?;
         let queue_sizes = vec![QUEUE_SIZE; queues.into()];
-        Ok(DataplaneBlk { geometry, queue_sizes, commands, wake, thread: Some(thread) })
-    }
-
-    fn tell<T>(&self, command: impl FnOnce(SyncSender<T>) -> Command) -> Option<T> {
-        let (answer, answered) = sync_channel(1);
-        self.commands.send(command(answer)).ok()?;
-        self.wake.signal();
-        answered.recv().ok()
+        Ok(DataplaneBlk { geometry, queue_sizes, commands, thread: Some(thread) })
     }
 }
 
@@ -99,12 +92,13 @@ impl Device for DataplaneBlk {
     }
 
     fn start(&mut self, session: Session) -> Result<(), StartError> {
-        self.tell(|answer| Command::Start(session, answer))
+        self.commands
+            .ask(|answer| Command::Start(session, answer))
             .unwrap_or_else(|| Err(StartError("the disk's thread has ended".into())))
     }
 
     fn stop(&mut self) {
-        self.tell(Command::Stop);
+        self.commands.ask(Command::Stop);
     }
 }
 
@@ -112,7 +106,7 @@ impl Drop for DataplaneBlk {
     fn drop(&mut self) {
         self.stop();
         // Without a sender the thread ends.
-        (self.commands, _) = channel();
+        (self.commands.sender, _) = channel();
         if let Some(thread) = self.thread.take() {
             // A panic there was reported there.
             let _ = thread.join();
