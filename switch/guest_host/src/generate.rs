@@ -18,10 +18,11 @@ use crate::stats::Arrivals;
 const TURN_MAX: u64 = 64;
 /// Further behind than this, what is overdue is not made up for: a burst would only measure itself.
 const BEHIND_MAX: u64 = 20 * MILLISECOND;
-/// A window whose frames did not come back in this time is opened again: they are lost.
-const WINDOW_TIMEOUT: u64 = 100 * MILLISECOND;
+/// A window whose frames did not come back in this time is opened again: they are lost. Longer than a processor is
+/// away from a busy machine's guest: frames that are only late would be joined by as many more, and rings overflow.
+const WINDOW_TIMEOUT: u64 = SECOND;
 /// When stopping, how long without a frame is the end.
-const QUIET: u64 = 200 * MILLISECOND;
+const QUIET: u64 = SECOND;
 
 pub struct Generate {
     template: Template,

@@ -30,7 +30,7 @@ const RETRY_MAX: u64 = SECOND;
 /// How often the guest's address is announced: well below any bridge's ageing time.
 const ANNOUNCE_EVERY: u64 = 60 * SECOND;
 /// Longest time from `stop` to the end.
-const DRAIN_MAX: u64 = SECOND;
+const DRAIN_MAX: u64 = 2 * SECOND;
 
 /// Why a guest can't run.
 #[derive(Debug, thiserror::Error)]

@@ -96,7 +96,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     packages::ensure(&[packages::FOR_TESTS, packages::FOR_BENCH].concat())?;
-    cargo::build_release("bench_load")?;
+    cargo::build_release()?;
     if arguments.instructions {
         let counted = bench::count_instructions()?;
         print!("{counted}");
@@ -106,7 +106,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn machines(json: Option<&Path>, runs: u16) -> Result<()> {
-    cargo::build_ringway()?;
+    cargo::build_release()?;
     let report = bench::run_machines(&MachineOptions { runs: runs.into(), command: typed() })?;
     print!("{report}");
     json.map_or(Ok(()), |file| write(file, &report))
@@ -114,9 +114,7 @@ fn machines(json: Option<&Path>, runs: u16) -> Result<()> {
 
 fn dpaa2(json: Option<&Path>) -> Result<()> {
     packages::ensure(&[packages::FOR_TESTS, packages::FOR_BENCH].concat())?;
-    cargo::build_release("bench_load")?;
-    cargo::build_release("dpaa2_shim")?;
-    cargo::build_ringway()?;
+    cargo::build_release()?;
     let report = bench::run_dpaa2(&typed())?;
     print!("{report}");
     if let Some(file) = json {
@@ -130,7 +128,7 @@ fn dpaa2(json: Option<&Path>) -> Result<()> {
 
 fn partition(json: Option<&Path>) -> Result<()> {
     packages::ensure(packages::FOR_TESTS)?;
-    cargo::build_release("bench_load")?;
+    cargo::build_release()?;
     let measured = bench::measure_partition(0)?;
     print!("{measured}");
     json.map_or(Ok(()), |file| write(file, &measured))
@@ -147,7 +145,6 @@ fn measure(arguments: &Arguments) -> Result<()> {
     if systems.is_empty() {
         systems = vec![System::Ringway, System::OvsDpdk, System::Testpmd];
     }
-    cargo::build_ringway()?;
     let options = Options {
         systems,
         quick: arguments.quick,

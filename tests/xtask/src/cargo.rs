@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result, bail};
 use lab::workspace_root;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 use system::Tally;
 
 /// A cargo command in the root of the checkout.
@@ -25,8 +26,10 @@ pub fn step(name: &str, args: &[&str]) -> Result<Tally> {
         return Ok(Tally { skipped: 1, ..Tally::default() });
     }
     println!("step {name} ...");
+    let start = Instant::now();
     let status = command(args).status().with_context(|| format!("running cargo {}", args.join(" ")))?;
-    println!("step {name} ... {}", if status.success() { "ok" } else { "FAILED" });
+    let outcome = if status.success() { "ok" } else { "FAILED" };
+    println!("step {name} ... {outcome} ({:.0} s)", start.elapsed().as_secs_f64());
     Ok(Tally::of_step(name, status.success()))
 }
 
@@ -67,23 +70,16 @@ pub fn test(args: &[&str]) -> Result<Tally> {
     Ok(tally)
 }
 
-/// Builds the one release binary the scenarios and benchmarks run.
+/// Builds for speed what scenarios and benchmarks run: the switch, the loads, hardware's model and its preload library.
+/// Always all of them, so that every command finds what another has built.
 ///
 /// # Errors
 /// When it does not compile.
-pub fn build_ringway() -> Result<()> {
-    build_release("ringway")
-}
-
-/// Builds the programs of a package for speed.
-///
-/// # Errors
-/// When it does not compile.
-pub fn build_release(package: &str) -> Result<()> {
-    let args = ["build", "--release", "--package", package, "--quiet"];
-    let status = command(&args).status().context("running cargo build")?;
+pub fn build_release() -> Result<()> {
+    let args = "build --release --quiet -p ringway -p bench_load -p dpaa2_model -p dpaa2_shim";
+    let status = command(&args.split(' ').collect::<Vec<_>>()).status().context("running cargo build")?;
     if !status.success() {
-        bail!("`cargo {}` failed", args.join(" "));
+        bail!("`cargo {args}` failed");
     }
     Ok(())
 }
@@ -98,7 +94,7 @@ pub fn parse_result(line: &str) -> Option<Tally> {
         passed: count("passed")?,
         failed: count("failed")?,
         skipped: count("ignored")?,
-        failures: Vec::new(),
+        ..Tally::default()
     })
 }
 
@@ -109,7 +105,7 @@ mod tests {
     #[test]
     fn result_lines_are_read_and_others_are_not() {
         let line = "test result: FAILED. 16 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; finished in 1.0s";
-        let expected = Tally { passed: 16, failed: 2, skipped: 1, failures: Vec::new() };
+        let expected = Tally { passed: 16, failed: 2, skipped: 1, ..Tally::default() };
         assert_eq!(parse_result(line), Some(expected));
         assert_eq!(parse_result("test flow::tests::x ... ok"), None);
     }

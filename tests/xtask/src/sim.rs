@@ -1,12 +1,12 @@
-//! `cargo xtask sim`, and its minute in `cargo xtask test`.
+//! `cargo xtask sim`, and its part of `cargo xtask test`.
 
 use anyhow::{Context as _, Result};
 use system::Tally;
 
 use crate::cargo;
 
-/// Seeds that every run of the tests goes through: about a minute on two cores.
-const SEEDS: &str = "4000";
+/// Seeds that every run of the tests goes through: about half a minute on two cores.
+const SEEDS: &str = "2000";
 
 /// Runs the simulation's own command with these arguments, with the artefacts of the tests. Returns whether it passed.
 ///

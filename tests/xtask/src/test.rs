@@ -31,9 +31,8 @@ pub fn run(filter: Option<&str>, system: System) -> Result<bool> {
     };
     packages::ensure(&wanted)?;
     if system == System::Ringway {
-        cargo::build_ringway()?;
-        cargo::build_release("dpaa2_shim")?;
-        cargo::build_release("dpaa2_model")?;
+        cargo::build_release()?;
+        println!("built, {:.0} s after the start", start.elapsed().as_secs_f64());
     }
     tally += system::run(filter.unwrap_or(""), system);
     if filter.is_none() && system == System::Ringway {
@@ -46,7 +45,6 @@ pub fn run(filter: Option<&str>, system: System) -> Result<bool> {
 
 /// Shows what a frame costs in instructions, beside the values kept in the checkout. A rise is shown, it fails nothing.
 fn instructions() -> Result<Tally> {
-    cargo::build_release("bench_load")?;
     let counted = bench::count_instructions();
     match &counted {
         Ok(counted) => print!("{counted}"),
