@@ -406,9 +406,7 @@ impl Model {
     pub fn advance(&mut self, ns: u64) {
         let end = self.now_ns + ns;
         loop {
-            let pending =
-                |ni: &ni::Ni| ni.tx.iter().any(|&fqid| self.qman.fq(fqid).is_some_and(|fq| fq.frames() > 0));
-            let next = self.nis.iter().flatten().filter(|ni| pending(ni)).map(|ni| ni.busy_until_ns).min();
+            let next = self.nis.iter().flatten().filter_map(|ni| self.next_to_leave(ni)).min();
             match next.filter(|next| *next <= end) {
                 Some(next) => self.now_ns = self.now_ns.max(next),
                 None => break,
@@ -420,6 +418,15 @@ impl Model {
         }
         self.now_ns = end;
         self.poll();
+    }
+
+    /// When the next of an interface's frames may leave, if there is one.
+    fn next_to_leave(&self, ni: &ni::Ni) -> Option<u64> {
+        let of_channel = ni.tx.len() / usize::from(ni.attributes.channels);
+        let has_frames = |fqid: &qman::Fqid| self.qman.fq(*fqid).is_some_and(|fq| fq.frames() > 0);
+        let channels = ni.tx.chunks(of_channel).zip(&ni.spent_until_ns);
+        let pending = channels.filter(|(queues, _)| queues.iter().any(has_frames));
+        pending.map(|(_, spent)| ni.busy_until_ns.max(*spent)).min()
     }
 
     /// Virtual time.

@@ -253,6 +253,8 @@ pub(crate) struct Ni {
     pub counters: NiCounters,
     /// Time of the wire's end of the frame being sent.
     pub busy_until_ns: u64,
+    /// Until when each transmit channel has used up its own rate.
+    pub spent_until_ns: Vec<u64>,
     /// Bytes sent per class, divided by its weight: the smallest goes next.
     pub served: Vec<u64>,
     pub next_channel: usize,
@@ -390,6 +392,7 @@ impl Ni {
             classes: vec![ClassCounters::default(); channels * tx_tcs],
             counters: NiCounters::default(),
             busy_until_ns: 0,
+            spent_until_ns: vec![0; channels],
             served: vec![0; channels * tx_tcs],
             next_channel: 0,
             settings: Settings::new(attributes),

@@ -400,6 +400,9 @@ impl Model {
             (usize::from(ni.attributes.channels), usize::from(ni.attributes.tx_tcs), ni.senders());
         for turn in 0..channels {
             let channel = (ni.next_channel + turn) % channels;
+            if self.is_stepped && ni.spent_until_ns[channel] > self.now_ns {
+                continue;
+            }
             let schedule = &ni.settings.schedules[channel];
             let best = (0..tcs)
                 .filter_map(|tc| {
@@ -481,11 +484,14 @@ impl Model {
         let Some(ni) = self.nis[index].as_mut() else { return };
         let tcs = usize::from(ni.attributes.tx_tcs);
         let (channel, tc) = (class / tcs, class % tcs);
-        let shaped = [ni.settings.shapers[channel], ni.settings.shapers[ni.settings.shapers.len() - 1]];
-        let rate = shaped.into_iter().filter(|limit| *limit > 0).fold(rate, u32::min).max(1);
+        let (own, whole) = (ni.settings.shapers[channel], ni.settings.shapers[ni.settings.shapers.len() - 1]);
+        let rate = if whole > 0 { rate.min(whole) } else { rate };
         // Preamble, FCS and gap take 24 bytes of wire.
-        let duration = (bytes + 24) * 8 * 1000 / u64::from(rate);
-        ni.busy_until_ns = ni.busy_until_ns.max(now) + duration;
+        let duration = |rate: u32| (bytes + 24) * 8 * 1000 / u64::from(rate.max(1));
+        ni.busy_until_ns = ni.busy_until_ns.max(now) + duration(rate);
+        if own > 0 {
+            ni.spent_until_ns[channel] = ni.spent_until_ns[channel].max(now) + duration(own);
+        }
         let weight = u64::from(ni.settings.schedules[channel].weights[tc].max(1));
         ni.served[class] += bytes * 10_000 / weight;
         ni.classes[class].frames += 1;

@@ -113,6 +113,8 @@ pub enum TxShare {
     Strict,
     /// It gets this part of what the strict ones leave, relative to the others: 100 to 10,000.
     Weight(u16),
+    /// It has a channel of its own, which takes turns with that of all others and sends at most so much.
+    Limited(TxRate),
 }
 
 /// A limit of transmission.
@@ -193,8 +195,15 @@ impl PortConfig {
         if !(1..=tx_max.into()).contains(&self.tx_classes.len()) {
             return Err(format!("{} transmit queues; it can have 1 to {tx_max}", self.tx_classes.len()));
         }
+        let limited = self.tx_classes.iter().filter(|share| share.is_limited()).count();
+        let channels = usize::from(has.channels).saturating_sub(1);
+        if limited > channels {
+            return Err(format!(
+                "{limited} transmit queues with a rate of their own; it can have {channels}, one for each channel but the first"
+            ));
+        }
         let weights = self.tx_classes.iter().filter_map(|share| match share {
-            TxShare::Strict => None,
+            TxShare::Strict | TxShare::Limited(_) => None,
             TxShare::Weight(weight) => Some(*weight),
         });
         for weight in weights {
@@ -205,12 +214,28 @@ impl PortConfig {
                 ));
             }
         }
-        let first_weighted = self.tx_classes.iter().position(|share| *share != TxShare::Strict);
-        let behind = &self.tx_classes[first_weighted.unwrap_or(self.tx_classes.len())..];
-        if behind.contains(&TxShare::Strict) {
+        let mut first_weighted = self.shares().skip_while(|share| *share == TxShare::Strict);
+        if first_weighted.any(|share| share == TxShare::Strict) {
             return Err("a strict transmit queue behind a weighted one; strict ones come first".to_owned());
         }
         Ok(())
+    }
+}
+
+impl PortConfig {
+    /// Those of the first channel.
+    fn shares(&self) -> impl Iterator<Item = TxShare> {
+        self.tx_classes.iter().copied().filter(|share| !share.is_limited())
+    }
+
+    /// Channel and traffic class of a transmit queue.
+    fn tx_place(&self, queue: usize) -> (u8, u8) {
+        let limited = self.tx_classes[..queue].iter().filter(|share| share.is_limited()).count();
+        if self.tx_classes[queue].is_limited() {
+            (1 + limited as u8, 0)
+        } else {
+            (0, (queue - limited) as u8)
+        }
     }
 }
 
@@ -231,6 +256,10 @@ impl TxShare {
     pub const EQUAL: TxShare = TxShare::Weight(100);
     /// What a weight can be.
     const WEIGHTS: std::ops::RangeInclusive<u16> = 100..=10_000;
+
+    fn is_limited(self) -> bool {
+        matches!(self, TxShare::Limited(_))
+    }
 }
 
 /// An interface that is open and enabled, and whose queues nobody polls yet.
@@ -287,7 +316,7 @@ impl<B: Bus> Dpaa2<B> {
         opening.limit_classes(&attributes)?;
         let steering = opening.steer(attributes)?;
         let tx: Vec<_> =
-            (0..config.tx_classes.len()).map(|i| opening.tx_queue(i as u8)).collect::<Result<_, _>>()?;
+            (0..config.tx_classes.len()).map(|i| opening.tx_queue(i)).collect::<Result<_, _>>()?;
         opening.share_the_wire()?;
         opening.read_back(&attributes)?;
         let (device, link_event) = opening.watch_link(device)?;
@@ -458,18 +487,20 @@ impl<B: Bus> Opening<'_, B> {
 
     /// A transmit queue: hardware returns buffers to their pools, and says when too many frames wait.
     /// (`dpaa2_dev_tx_queue_setup` in DPDK: one queue a traffic class, since congestion is told for classes)
-    fn tx_queue(&self, index: u8) -> Result<TxParts<B>, Dpaa2Error> {
-        if index == 0 {
-            self.dpni.set_tx_confirmation(0, ConfirmationMode::DISABLED)?;
+    fn tx_queue(&self, queue: usize) -> Result<TxParts<B>, Dpaa2Error> {
+        let (channel, tc) = self.config.tx_place(queue);
+        if tc == 0 {
+            self.dpni.set_tx_confirmation(channel, ConfirmationMode::DISABLED)?;
         }
-        let fqid = self.dpni.queue(QueueId::tx(index))?.fqid.get();
+        let fqid = self.dpni.queue(QueueId { channel, ..QueueId::tx(tc) })?.fqid.get();
         let congestion = DmaMemory::new(&self.hardware.bus, CONGESTION_BYTES)?;
         let mode = congestion_mode::WRITE_ON_ENTER
             | congestion_mode::WRITE_ON_EXIT
             | congestion_mode::COHERENT_WRITE;
         self.dpni.set_congestion_notification(&SetCongestionNotification {
             queue_type: QueueType::TX,
-            tc: index,
+            tc,
+            channel,
             point: CongestionPoint::QUEUE,
             mode: mode.into(),
             type_and_units: Units::FRAMES.0 << 4,
@@ -483,7 +514,7 @@ impl<B: Bus> Opening<'_, B> {
 
     /// By default the first class goes before all others.
     fn share_the_wire(&self) -> Result<(), Dpaa2Error> {
-        let classes = &self.config.tx_classes;
+        let classes: Vec<_> = self.config.shares().collect();
         if classes.len() > 1 {
             let mut command = SetTxPriorities { weights: [TX_WEIGHT.into(); 8], ..Default::default() };
             for (n, share) in classes.iter().enumerate() {
@@ -495,6 +526,16 @@ impl<B: Bus> Opening<'_, B> {
             let strict = classes.iter().filter(|&&share| share == TxShare::Strict).count();
             command.group_a_priority = strict as u8;
             self.dpni.set_tx_priorities(&command)?;
+        }
+        for (queue, share) in self.config.tx_classes.iter().enumerate() {
+            if let TxShare::Limited(rate) = share {
+                self.dpni.set_tx_shaping(&SetTxShaping {
+                    committed_burst: rate.burst_bytes.into(),
+                    committed_rate: rate.mbps.into(),
+                    channel: self.config.tx_place(queue).0,
+                    ..Default::default()
+                })?;
+            }
         }
         match self.config.tx_rate {
             Some(rate) => Ok(limit_rate(&self.dpni, Some(rate))?),

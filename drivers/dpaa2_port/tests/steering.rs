@@ -370,6 +370,22 @@ fn transmission_keeps_to_its_rate() {
 }
 
 #[test]
+fn a_queue_with_a_rate_of_its_own_keeps_to_it_and_others_do_not_wait_for_it() {
+    let board = Board::described("lx2160a", 8, "channels = 2");
+    let limited = TxShare::Limited(TxRate { mbps: 100, burst_bytes: 2000 });
+    let mut port =
+        board.port_with(PortConfig { tx_classes: vec![limited, TxShare::EQUAL, TxShare::EQUAL], ..small(1) });
+    board.model(|model| model.stop_clock());
+    (0..3).for_each(|queue| send_on(&mut port, queue, 30, queue as u8));
+    board.model(|model| model.advance(800_000));
+    let sent = board.sent(1);
+    let of = |queue: u8| sent.iter().filter(|bytes| **bytes == frame(queue, 1000)).count();
+    assert_eq!([of(1), of(2)], [30, 30]);
+    assert!((8..=12).contains(&of(0)), "{}", of(0));
+    board.close(vec![port]);
+}
+
+#[test]
 fn what_an_interface_cannot_have_is_said() {
     let board = Board::described("lx2160a", 8, FOUR_CLASSES);
     let error = |config: PortConfig| board.hardware.open_port(&config).err().expect("an error").to_string();
@@ -381,6 +397,13 @@ fn what_an_interface_cannot_have_is_said() {
         (
             "weight 99; allowed are 100..=10000",
             PortConfig { tx_classes: vec![TxShare::Weight(99)], ..small(1) },
+        ),
+        (
+            "1 transmit queues with a rate of their own; it can have 0",
+            PortConfig {
+                tx_classes: vec![TxShare::Limited(TxRate { mbps: 1, burst_bytes: 2000 })],
+                ..small(1)
+            },
         ),
         (
             "9 transmit queues; it can have 1 to 8",

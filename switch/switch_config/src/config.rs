@@ -537,6 +537,8 @@ pub enum TxShare {
     Weight(u16),
     /// Before all others.
     Strict,
+    /// In turn with all others, at most so many Mbit/s.
+    Limited(u32),
 }
 
 impl TxShare {

@@ -271,7 +271,7 @@ fn partition_changes(old: &Config, new: &Config) -> Vec<Change> {
             ("receive", before.receive != partition.receive),
             ("source_mac", before.source_mac != partition.source_mac),
             ("source_ip", before.source_ip != partition.source_ip),
-            ("dpbp, pool, tx_share", before.hardware != partition.hardware),
+            ("dpbp, pool, tx_share, tx_mbps", before.hardware != partition.hardware),
             ("its place", before.port == partition.port && moved(&partition.port) != place),
         ]);
         if !keys.is_empty() {

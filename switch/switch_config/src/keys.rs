@@ -227,6 +227,8 @@ section! {
         source_ip: List<At<Address>>, optional;
         /// dpaa2: its share of the wire beside the others', or "strict" to go before all of them. 100 when left out.
         tx_share: TxShare, optional;
+        /// dpaa2: Mbit/s that its owner sends at most, in a transmit channel of its own; instead of `tx_share`.
+        tx_mbps: Mbps, optional;
         /// dpaa2: the buffer pool its frames lie in. One partition of a port may leave it out and uses the port's.
         dpbp: Dpbp, optional;
         /// dpaa2: how many buffers `dpbp` is filled with: more than as many of its frames never wait. 4096 when left out.

@@ -288,6 +288,7 @@ fn partition(page: &mut Page, partition: &Partition) {
     match hardware.tx_share {
         TxShare::Strict => page.text("tx_share", "strict"),
         TxShare::Weight(weight) => page.number("tx_share", weight),
+        TxShare::Limited(mbps) => page.number("tx_mbps", mbps),
     }
     if let Some(dpbp) = hardware.dpbp {
         page.text("dpbp", dpbp);

@@ -281,6 +281,9 @@ fn tx_share(partition: &Partition) -> TxShare {
     match partition.hardware.map(|hardware| hardware.tx_share) {
         Some(switch_config::TxShare::Strict) => TxShare::Strict,
         Some(switch_config::TxShare::Weight(weight)) => TxShare::Weight(weight),
+        Some(switch_config::TxShare::Limited(mbps)) => {
+            TxShare::Limited(TxRate { mbps, burst_bytes: TX_BURST_BYTES })
+        }
         None => TxShare::EQUAL,
     }
 }

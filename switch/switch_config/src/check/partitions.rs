@@ -362,6 +362,20 @@ impl Checker<'_, '_, '_> {
         unique.into_iter().collect()
     }
 
+    fn tx_share(&mut self, keys: &PartitionKeys) -> TxShare {
+        match (&keys.tx_share, &keys.tx_mbps) {
+            (Some(_), Some(rate)) => {
+                let what =
+                    "a partition with a rate has a transmit channel of its own, and no share of another one";
+                self.reader.error(&rate.place, what, Some("either `tx_share` or `tx_mbps`".to_owned()));
+                TxShare::EQUAL
+            }
+            (Some(share), None) => share.value,
+            (None, Some(rate)) => TxShare::Limited(rate.value.get()),
+            (None, None) => TxShare::EQUAL,
+        }
+    }
+
     /// What belongs to DPAA2 hardware.
     fn hardware(&mut self, keys: &PartitionKeys, ports: &[Port]) -> Option<PartitionHardware> {
         let port = ports.iter().find(|port| keys.port.as_ref().is_some_and(|at| at.value == port.name))?;
@@ -370,6 +384,7 @@ impl Checker<'_, '_, '_> {
                 (keys.dpbp.as_ref().map(|at| &at.place), "dpbp"),
                 (keys.pool.as_ref().map(|at| &at.place), "pool"),
                 (keys.tx_share.as_ref().map(|at| &at.place), "tx_share"),
+                (keys.tx_mbps.as_ref().map(|at| &at.place), "tx_mbps"),
             ] {
                 if let Some(place) = place {
                     let what =
@@ -384,7 +399,7 @@ impl Checker<'_, '_, '_> {
         Some(PartitionHardware {
             dpbp: keys.dpbp.as_ref().map(|at| at.value),
             pool: keys.pool.as_ref().map(|at| at.value.get()),
-            tx_share: keys.tx_share.as_ref().map_or(TxShare::EQUAL, |at| at.value),
+            tx_share: self.tx_share(keys),
         })
     }
 }
