@@ -295,7 +295,14 @@ impl Table {
     /// one access to little memory, and neither takes the places of others nor wears out the processor's caches.
     pub(crate) fn admits(&mut self, hash: u64) -> bool {
         let place = hash as usize & (self.door.len() - 1);
-        std::mem::replace(&mut self.door[place], tag(hash)) == tag(hash)
+        if self.door[place] == tag(hash) {
+            return true;
+        }
+        // Two that ask in turn at one place would keep each other out for ever, if each always took it.
+        if self.random() & 1 != 0 {
+            self.door[place] = tag(hash);
+        }
+        false
     }
 
     /// Makes a record for a key that isn't there, to be filled by the caller; at another entry's expense when the

@@ -1,8 +1,9 @@
 //! How control talks to a worker: commands taken between two bursts, each answered.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 use port::{PortCounters, PortId, QueueFault, RxQueue};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::OwnedFd;
@@ -75,9 +76,20 @@ pub(crate) struct Mail {
 /// An answer that is under way.
 pub struct Pending(Receiver<Done>);
 
+/// How long control polls for an answer before it sleeps: a worker that isn't asleep answers between two bursts, and where
+/// every core is busy waking up takes a time slice of somebody's.
+const POLL: Duration = Duration::from_micros(200);
+
 impl Pending {
     /// Waits for the answer. `None` if the worker ended without giving one.
     pub fn wait(self) -> Option<Done> {
+        let start = Instant::now();
+        while start.elapsed() < POLL {
+            match self.0.try_recv() {
+                Err(TryRecvError::Empty) => std::hint::spin_loop(),
+                answer => return answer.ok(),
+            }
+        }
         self.0.recv().ok()
     }
 }

@@ -336,8 +336,6 @@ impl Switch {
         bridge: usize,
         change: FlowMod,
     ) -> Result<pipeline::Applied, pipeline::Refused> {
-        // Counters of removed rules are shown no more, but idle time must be exact.
-        self.plane.borrow().sync();
         let applied = self.bridges[bridge].tables.apply(&[change], now())?;
         self.publish();
         Ok(applied)
