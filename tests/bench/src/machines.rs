@@ -6,7 +6,7 @@
 //! same. All figures are of few cores that everything shares: ratios say more than rates.
 
 use anyhow::{Context as _, Result, bail, ensure};
-use lab::switch::{Plan, Ringway, ringway_binary};
+use lab::switch::{Plan, Ringway, Switch as _, Work, ringway_binary};
 use lab::{Namespace, wait_until};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -19,6 +19,7 @@ use vmm::Client;
 use vmm::protocol::Status;
 use vmm_config::{BuiltinMode, Kernel, Net, NetBackend, Restart, Vm};
 
+use crate::measure::work_since;
 use crate::report::{Place, Spread};
 
 /// For a machine to come up, or for the first frames.
@@ -74,8 +75,20 @@ struct Rate {
     bytes: u16,
     /// Millions of frames that arrived, a second.
     mpps: Spread,
+    /// Nanoseconds of a processor that the back-ends took for a frame that arrived: the worker's thread while it moved
+    /// frames, or the threads of both machines that aren't processors of guests. None where a guest's own thread does it.
+    backend_ns: Option<Spread>,
     /// How many times those of `tap-iothread` at this size, by medians.
     ratio_to_tap_iothread: Option<f64>,
+    /// How many times less of a processor than `tap-iothread` at this size, by medians.
+    backend_ratio_to_tap_iothread: Option<f64>,
+}
+
+/// One count of frames.
+#[derive(Clone, Copy, Debug)]
+struct Counted {
+    mpps: f64,
+    backend_ns: Option<f64>,
 }
 
 /// Measures everything.
@@ -92,7 +105,7 @@ pub fn run(options: &MachineOptions) -> Result<MachinesReport> {
         eprintln!("start {run}: {:?}, exits {:?}", starts[run], exits[run]);
     }
     let mut left_out = BTreeMap::new();
-    let mut counted: BTreeMap<(u16, usize), Vec<f64>> = BTreeMap::new();
+    let mut counted: BTreeMap<(u16, usize), Vec<Counted>> = BTreeMap::new();
     for run in 0..options.runs {
         for bytes in [64, 1518] {
             for (index, kind) in KINDS.iter().enumerate() {
@@ -100,19 +113,36 @@ pub fn run(options: &MachineOptions) -> Result<MachinesReport> {
                     left_out.insert(kind.name.to_owned(), why);
                     continue;
                 }
-                let mpps =
+                let found =
                     rate_once(kind, bytes).with_context(|| format!("{} at {bytes} bytes", kind.name))?;
-                eprintln!("{} at {bytes} bytes, run {run}: {mpps:.3} Mpps", kind.name);
-                counted.entry((bytes, index)).or_default().push(mpps);
+                eprintln!("{} at {bytes} bytes, run {run}: {found:?}", kind.name);
+                counted.entry((bytes, index)).or_default().push(found);
             }
         }
     }
-    let spreads: BTreeMap<_, _> =
-        counted.into_iter().map(|(key, runs)| (key, Spread::of(runs.into_iter()))).collect();
+    let spreads: BTreeMap<_, (Spread, Option<Spread>)> = counted
+        .into_iter()
+        .map(|(key, runs)| {
+            let of_backend: Option<Vec<f64>> = runs.iter().map(|run| run.backend_ns).collect();
+            let of_backend = of_backend.map(|runs| Spread::of(runs.into_iter()));
+            (key, (Spread::of(runs.iter().map(|run| run.mpps)), of_backend))
+        })
+        .collect();
     let reference = KINDS.iter().position(|kind| kind.name == "tap-iothread").expect("one of them");
-    let rates = spreads.iter().map(|(&(bytes, index), &mpps)| {
-        let ratio_to_tap_iothread = spreads.get(&(bytes, reference)).map(|r| mpps.median / r.median);
-        Rate { backend: KINDS[index].name.to_owned(), bytes, mpps, ratio_to_tap_iothread }
+    let rates = spreads.iter().map(|(&(bytes, index), &(mpps, backend_ns))| {
+        let reference = spreads.get(&(bytes, reference));
+        let of_backend = |(_, of_backend): &(Spread, Option<Spread>)| of_backend.map(|ns| ns.median);
+        Rate {
+            backend: KINDS[index].name.to_owned(),
+            bytes,
+            mpps,
+            backend_ns,
+            ratio_to_tap_iothread: reference.map(|(r, _)| mpps.median / r.median),
+            backend_ratio_to_tap_iothread: reference
+                .and_then(of_backend)
+                .zip(backend_ns)
+                .map(|(reference, ns)| reference / ns.median),
+        }
     });
     Ok(MachinesReport {
         place: Place::this(&options.command),
@@ -288,8 +318,8 @@ fn exits_once() -> Result<(f64, f64)> {
     Ok((after("register")?, after("doorbell")?))
 }
 
-/// Millions of frames a second that arrive at the second machine.
-fn rate_once(kind: &Kind, bytes: u16) -> Result<f64> {
+/// Frames that arrive at the second machine.
+fn rate_once(kind: &Kind, bytes: u16) -> Result<Counted> {
     let dir = tempfile::Builder::new().prefix("rw-").tempdir()?;
     let to = SINK.map(|byte| format!("{byte:02x}")).join(":");
     // Sizes of guests' frames are without FCS.
@@ -297,11 +327,22 @@ fn rate_once(kind: &Kind, bytes: u16) -> Result<f64> {
     match &kind.tap {
         None => {
             let plan = Plan::with_guests(dir.path(), 2);
-            let switch = Ringway::start(&plan)?;
+            let mut switch = Ringway::start(&plan)?;
             let net = |index, mac| device("port", NetBackend::VhostUser { socket: plan.socket(index) }, mac);
-            let rate = rate_between(dir.path(), &[], [net(0, GEN), net(1, SINK)], &generate)?;
+            let machines = Pair::start(dir.path(), &[], [net(0, GEN), net(1, SINK)], &generate)?;
+            let mut took = || -> Result<(u64, Work)> {
+                let thread = threads_ns(switch.pid(), |name| name.starts_with("worker"))?;
+                Ok((thread, switch.work()?))
+            };
+            let (before, work) = took()?;
+            let (frames, time) = machines.count()?;
+            let (after, now) = took()?;
+            drop(machines);
             switch.finish()?;
-            Ok(rate)
+            // The thread may be kept from its core in rounds of either kind alike.
+            let work = work_since(work, now);
+            let busy = work.busy_cycles as f64 / (work.busy_cycles + work.idle_cycles) as f64;
+            Ok(Counted::of(frames, time, Some((after - before) as f64 * busy)))
         }
         Some(backend) => {
             let namespace = Namespace::create("taps")?;
@@ -315,22 +356,68 @@ fn rate_once(kind: &Kind, bytes: u16) -> Result<f64> {
             // What the bridge would otherwise learn from the first frame that comes back: there is none.
             namespace.run(&["bridge", "fdb", "add", &to, "dev", "sink", "master", "static"], LIMIT)?;
             let nets = [device("gen", backend.clone(), GEN), device("sink", backend.clone(), SINK)];
-            rate_between(dir.path(), &namespace.wrap(), nets, &generate)
+            let machines = Pair::start(dir.path(), &namespace.wrap(), nets, &generate)?;
+            let before = machines.backends_ns()?;
+            let (frames, time) = machines.count()?;
+            let took = machines.backends_ns()? - before;
+            let has_threads = !matches!(backend, NetBackend::TapInline);
+            Ok(Counted::of(frames, time, has_threads.then_some(took as f64)))
         }
     }
 }
 
-fn rate_between(dir: &Path, wrap: &[&str], [from, to]: [Net; 2], generate: &str) -> Result<f64> {
-    let mut sink = Machine::start(dir, wrap, BuiltinMode::Sink, to, "")?;
-    sink.wait("the sink's polling", |status| frames_of(status, |guest| guest.turns) > 0)?;
-    let _generator = Machine::start(dir, wrap, BuiltinMode::Generate, from, generate)?;
-    let received = |status: &Status| frames_of(status, |guest| guest.received);
-    sink.wait("the first frames", |status| received(status) > 0)?;
-    std::thread::sleep(WARM_UP);
-    let (before, start) = (received(&sink.status()?), Instant::now());
-    std::thread::sleep(COUNTED);
-    let (after, time) = (received(&sink.status()?), start.elapsed());
-    Ok((after - before) as f64 / time.as_secs_f64() / 1e6)
+impl Counted {
+    fn of(frames: u64, time: Duration, backend_ns: Option<f64>) -> Counted {
+        Counted {
+            mpps: frames as f64 / time.as_secs_f64() / 1e6,
+            backend_ns: backend_ns.map(|ns| ns / frames as f64),
+        }
+    }
+}
+
+/// Two machines, one of which sends to the other.
+struct Pair {
+    generator: Machine,
+    sink: Machine,
+}
+
+impl Pair {
+    /// Starts both; returns when frames have arrived for a while.
+    fn start(dir: &Path, wrap: &[&str], [from, to]: [Net; 2], generate: &str) -> Result<Pair> {
+        let mut sink = Machine::start(dir, wrap, BuiltinMode::Sink, to, "")?;
+        sink.wait("the sink's polling", |status| frames_of(status, |guest| guest.turns) > 0)?;
+        let generator = Machine::start(dir, wrap, BuiltinMode::Generate, from, generate)?;
+        sink.wait("the first frames", |status| frames_of(status, |guest| guest.received) > 0)?;
+        std::thread::sleep(WARM_UP);
+        Ok(Pair { generator, sink })
+    }
+
+    /// Frames that arrive, and in which time.
+    fn count(&self) -> Result<(u64, Duration)> {
+        let received = || Ok::<_, anyhow::Error>(frames_of(&self.sink.status()?, |guest| guest.received));
+        let (before, start) = (received()?, Instant::now());
+        std::thread::sleep(COUNTED);
+        Ok((received()? - before, start.elapsed()))
+    }
+
+    /// What all threads have taken so far that aren't processors of guests.
+    fn backends_ns(&self) -> Result<u64> {
+        let of = |machine: &Machine| threads_ns(machine.child.id(), |name| !name.starts_with("vcpu"));
+        Ok(of(&self.generator)? + of(&self.sink)?)
+    }
+}
+
+/// Nanoseconds that threads of a process with these names have had a processor (proc(5), `schedstat`).
+fn threads_ns(pid: u32, which: impl Fn(&str) -> bool) -> Result<u64> {
+    let mut sum = 0;
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let thread = thread?.path();
+        if which(&std::fs::read_to_string(thread.join("comm"))?) {
+            let text = std::fs::read_to_string(thread.join("schedstat"))?;
+            sum += text.split_whitespace().next().context("a thread's time")?.parse::<u64>()?;
+        }
+    }
+    Ok(sum)
 }
 
 impl MachinesReport {
@@ -351,10 +438,19 @@ impl MachinesReport {
             format!("{} us", self.register_exit_ns.scaled(1e-3).text(1)),
         );
         row("doorbell, served by the kernel", format!("{} us", self.doorbell_ns.scaled(1e-3).text(1)));
-        text += "\n| back-end | bytes | Mpps | x tap-iothread |\n|---|---|---|---|\n";
-        for Rate { backend, bytes, mpps, ratio_to_tap_iothread } in &self.rates {
-            let ratio = ratio_to_tap_iothread.map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
-            text += &format!("| {backend} | {bytes} | {} | {ratio} |\n", mpps.text(3));
+        text += "\n| back-end | bytes | Mpps | x tap-iothread | back-end's ns a frame | x tap-iothread |\n\
+                 |---|---|---|---|---|---|\n";
+        let ratio = |ratio: Option<f64>| ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
+        for rate in &self.rates {
+            text += &format!(
+                "| {} | {} | {} | {} | {} | {} |\n",
+                rate.backend,
+                rate.bytes,
+                rate.mpps.text(3),
+                ratio(rate.ratio_to_tap_iothread),
+                rate.backend_ns.map_or("-".to_owned(), |ns| ns.text(0)),
+                ratio(rate.backend_ratio_to_tap_iothread)
+            );
         }
         for (backend, why) in &self.left_out {
             text += &format!("\n{backend} was left out: {why}.\n");

@@ -2,8 +2,8 @@
 //! through the bridge.
 //!
 //! `bench_turns` (`tests/bench_load`) runs a worker between two rings in one thread. All ways have the same rings, frames and
-//! copies; what differs is how the worker finds out where a frame goes. They are measured in turns, and of each the median run
-//! counts, so that what else the machine does meets all of them.
+//! copies; what differs is how the worker finds out where a frame goes. They are measured in turns, and of each a run among the
+//! quickest counts: what else the machine does only adds to it.
 
 use anyhow::{Context as _, Result};
 use lab::{run_to_end, target_dir};
@@ -44,7 +44,7 @@ struct Case {
     ring: &'static str,
     /// How the worker finds out where a frame goes.
     way: &'static str,
-    /// The median of the runs.
+    /// The tenth percentile of the runs.
     cycles_per_frame: f64,
     /// The lowest and the highest.
     range: [f64; 2],
@@ -70,18 +70,20 @@ pub fn measure_partition(core: usize) -> Result<Partition> {
             }
         }
         runs.iter_mut().for_each(|runs| runs.sort_by(f64::total_cmp));
-        let median = |runs: &[f64]| runs[runs.len() / 2];
-        let direct = median(&runs[0]);
+        // A host that gives part of its time to others slows some runs down, by half and more: most of all tells
+        // what is near the least.
+        let quick = |runs: &[f64]| runs[runs.len() / 10];
+        let direct = quick(&runs[0]);
         for ((way, _), runs) in WAYS.iter().zip(&runs) {
             cases.push(Case {
                 workers,
                 size,
                 ring,
                 way,
-                cycles_per_frame: median(runs),
+                cycles_per_frame: quick(runs),
                 range: [runs[0], runs[RUNS - 1]],
-                mpps: packet::cycles::frequency() as f64 / median(runs) / 1e6,
-                direct_gain: median(runs) / direct,
+                mpps: packet::cycles::frequency() as f64 / quick(runs) / 1e6,
+                direct_gain: quick(runs) / direct,
             });
         }
     }
@@ -100,7 +102,7 @@ impl fmt::Display for Partition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "From a wire to a guest, cycles per frame in its worker, and how many frames that is; one guest.\n"
+            "From a wire to a guest, cycles per frame in its worker (tenth percentile of {RUNS} runs), and how many frames that is; one guest.\n"
         )?;
         writeln!(f, "| bytes | rings | workers | way | cycles | range | Mpps | direct is cheaper by |")?;
         writeln!(f, "|---|---|---:|---|---:|---|---:|---:|")?;
