@@ -104,13 +104,17 @@ impl Screen {
         [(key.0[0] ^ self.value[0]) & self.mask[0], (other ^ self.value[1]) & self.mask[1]]
     }
 
-    /// Adds the bits that a key was not let through for. Those of one nibble do: fewer bits serve more frames, and single
-    /// ones would make many more different masks.
+    /// Adds the bits that a key was not let through for, unless some of those seen already say so. Those of one nibble do:
+    /// fewer bits serve more frames, and single ones would make many more different masks.
     #[inline(always)]
     fn add_reason(&self, key: &FlowKey, seen: &mut FlowMask) {
         let [first, other] = self.differences(key);
+        let at = usize::from(self.place) % WORDS;
+        if first & seen.0[0] | other & seen.0[at] != 0 {
+            return;
+        }
         let (place, differs, mask) = match first {
-            0 => (usize::from(self.place) % WORDS, other, self.mask[1]),
+            0 => (at, other, self.mask[1]),
             _ => (0, first, self.mask[0]),
         };
         let highest = 63 & !3 & !differs.leading_zeros();
