@@ -74,8 +74,9 @@ impl Process {
     /// When the child has gone.
     pub fn say(&mut self, line: &str) -> Result<()> {
         let stdin = self.stdin.as_mut().context("standard input is closed")?;
-        writeln!(stdin, "{line}").with_context(|| format!("{}: writing `{line}`", self.name))?;
-        Ok(())
+        // At once: a child that ends at the line's first byte doesn't read the rest.
+        let written = stdin.write_all(format!("{line}\n").as_bytes());
+        written.with_context(|| format!("{}: writing `{line}`", self.name))
     }
 
     /// Everything printed so far. Bytes that are not UTF-8 are replaced.
