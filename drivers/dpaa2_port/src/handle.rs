@@ -294,7 +294,7 @@ impl<B: Bus> Control for Shared<B> {
     }
 
     fn set_tx_rate(&self, rate: Option<TxRate>) -> Result<(), Dpaa2Error> {
-        with_dpni!(self, dpni => Ok(limit_rate(dpni, rate)?))
+        with_dpni!(self, dpni => Ok(limit_rate(dpni, None, rate)?))
     }
 
     fn rx_depths(&self) -> Result<Vec<u32>, Dpaa2Error> {

@@ -220,9 +220,7 @@ impl PortConfig {
         }
         Ok(())
     }
-}
 
-impl PortConfig {
     /// Those of the first channel.
     fn shares(&self) -> impl Iterator<Item = TxShare> {
         self.tx_classes.iter().copied().filter(|share| !share.is_limited())
@@ -529,16 +527,12 @@ impl<B: Bus> Opening<'_, B> {
         }
         for (queue, share) in self.config.tx_classes.iter().enumerate() {
             if let TxShare::Limited(rate) = share {
-                self.dpni.set_tx_shaping(&SetTxShaping {
-                    committed_burst: rate.burst_bytes.into(),
-                    committed_rate: rate.mbps.into(),
-                    channel: self.config.tx_place(queue).0,
-                    ..Default::default()
-                })?;
+                let (channel, _) = self.config.tx_place(queue);
+                limit_rate(&self.dpni, Some(channel), Some(*rate))?;
             }
         }
         match self.config.tx_rate {
-            Some(rate) => Ok(limit_rate(&self.dpni, Some(rate))?),
+            Some(rate) => Ok(limit_rate(&self.dpni, None, Some(rate))?),
             None => Ok(()),
         }
     }
@@ -611,13 +605,18 @@ pub(crate) fn limit(bytes: u32) -> Taildrop {
     Taildrop::Bytes { threshold: bytes, overhead: TAILDROP_OVERHEAD }
 }
 
-/// Limits transmission of the whole interface, or no longer.
-pub(crate) fn limit_rate<S: State>(dpni: &Dpni<S>, rate: Option<TxRate>) -> Result<(), McError> {
+/// Limits transmission of a channel, or of the whole interface, or no longer.
+pub(crate) fn limit_rate<S: State>(
+    dpni: &Dpni<S>,
+    channel: Option<u8>,
+    rate: Option<TxRate>,
+) -> Result<(), McError> {
     let (mbps, burst_bytes) = rate.map_or((0, 0), |rate| (rate.mbps, rate.burst_bytes));
     dpni.set_tx_shaping(&SetTxShaping {
         committed_burst: burst_bytes.into(),
         committed_rate: mbps.into(),
-        options: SetTxShaping::WHOLE_INTERFACE,
+        options: if channel.is_none() { SetTxShaping::WHOLE_INTERFACE } else { 0 },
+        channel: channel.unwrap_or(0),
         ..Default::default()
     })
 }

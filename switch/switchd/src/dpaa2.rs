@@ -281,11 +281,13 @@ fn tx_share(partition: &Partition) -> TxShare {
     match partition.hardware.map(|hardware| hardware.tx_share) {
         Some(switch_config::TxShare::Strict) => TxShare::Strict,
         Some(switch_config::TxShare::Weight(weight)) => TxShare::Weight(weight),
-        Some(switch_config::TxShare::Limited(mbps)) => {
-            TxShare::Limited(TxRate { mbps, burst_bytes: TX_BURST_BYTES })
-        }
+        Some(switch_config::TxShare::Limited(mbps)) => TxShare::Limited(tx_rate(mbps)),
         None => TxShare::EQUAL,
     }
+}
+
+fn tx_rate(mbps: u32) -> TxRate {
+    TxRate { mbps, burst_bytes: TX_BURST_BYTES }
 }
 
 /// The partitions by transmit queue: those that go before all others first, as hardware wants them.
@@ -366,7 +368,7 @@ fn port_config(fslmc: &Fslmc, config: &switch_config::Port, dpaa2: &switch_confi
         macs: dpaa2.macs.iter().map(|mac| mac.bytes()).collect(),
         vlans: dpaa2.vlan_filter.as_ref().map(|vlans| vlans.iter().map(|vlan| vlan.get()).collect()),
         checksums: dpaa2.checksums,
-        tx_rate: dpaa2.tx_mbps.map(|mbps| TxRate { mbps, burst_bytes: TX_BURST_BYTES }),
+        tx_rate: dpaa2.tx_mbps.map(tx_rate),
         ..PortConfig::new(dpaa2.dpni.number(), dpaa2.pool.number())
     }
 }

@@ -144,13 +144,16 @@ fn ip(host: u8) -> String {
     format!("10.9.0.{host}")
 }
 
-/// A bridge with a station, a divided port called `wire`, and two owners.
-fn config(dir: &Path, wire: &str, partitions: &str) -> String {
+/// The ports of the station and of two owners.
+const GUESTS: [&str; 3] = ["station", "one", "two"];
+
+/// A bridge with a divided port called `wire`, and these ports of guests.
+fn config(dir: &Path, wire: &str, guests: &[&str], partitions: &str) -> String {
     let mut text = format!(
         "[workers]\ncores = [0]\n[control]\nsocket = \"{}\"\n[[bridge]]\nname = \"br0\"\n{wire}\n",
         dir.join("ctl.sock").display()
     );
-    for port in ["station", "one", "two"] {
+    for port in guests {
         let socket = dir.join(format!("{port}.sock"));
         let _ = write!(
             text,
@@ -161,19 +164,43 @@ fn config(dir: &Path, wire: &str, partitions: &str) -> String {
     text + partitions
 }
 
-/// The bridge's own address, two owners, the rest for the bridge. With pools, where there is hardware for them.
-fn partitions(network: &str, hosts: [u8; 3], pools: bool) -> String {
+/// The bridge's own address, two owners (each a `kind` of its name), the rest for the bridge. With pools, where there is hardware for
+/// them. `matches` says which frames are for a host.
+fn partitions(kind: &str, hosts: [u8; 3], pools: bool, matches: impl Fn(u8) -> String) -> String {
     let mut text = String::new();
-    let rows = [("host", "bridge", "0"), ("one", "port:one", "1-2"), ("two", "port:two", "3-4")];
+    let [one, two] = ["one", "two"].map(|name| format!("{kind}:{name}"));
+    let rows = [("host", "bridge", "0"), ("one", &one, "1-2"), ("two", &two, "3-4")];
     for (at, ((name, owner, queues), host)) in rows.into_iter().zip(hosts).enumerate() {
         let pool = if pools { format!("dpbp = \"dpbp.{}\"\npool = 512\n", at + 3) } else { String::new() };
         let _ = write!(
             text,
             "[[partition]]\nname = \"{name}\"\nport = \"wire\"\nqueues = \"{queues}\"\nowner = \"{owner}\"\n{pool}\
-             matches = [\"ip,nw_dst={network}.{host}\", \"arp,arp_tpa={network}.{host}\"]\n"
+             matches = {}\n",
+            matches(host)
         );
     }
     text + "[[partition]]\nname = \"rest\"\nport = \"wire\"\nmatches = \"any\"\nqueues = 5\nowner = \"bridge\"\n"
+}
+
+/// Frames for a host are told by its IP address, in ARP, too.
+fn by_ip(network: &str) -> impl Fn(u8) -> String {
+    move |host| format!("[\"ip,nw_dst={network}.{host}\", \"arp,arp_tpa={network}.{host}\"]")
+}
+
+/// Ends a guest and returns what it has to report.
+fn report(mut guest: Process) -> Result<Value> {
+    guest.signal(Signal::TERM)?;
+    guest.wait(START_LIMIT)?;
+    let log = guest.log();
+    Ok(serde_json::from_str(&log[log.find("{").context("no report")?..])?)
+}
+
+/// The kernel outside pings a host, and gets every answer.
+fn ping_from(outside: &Namespace, host: u8) -> Result<()> {
+    let ping = ["busybox", "ping", "-c", "5", "-i", "0.2", "-W", "5", &ip(host)];
+    let said = outside.run(&ping, COMMAND_LIMIT)?;
+    ensure!(said.contains(" 0% packet loss"), "from outside to {}:\n{said}", ip(host));
+    Ok(())
 }
 
 /// A board with one interface on one wire, and the port on it.
@@ -212,8 +239,8 @@ fn flows(context: &Context, wire: Wire) -> Result<()> {
         Wire::Tap => (tap(&device, &outside), false),
         Wire::Dpaa2(soc) => (dpaa2(dir, soc, &format!("{{ kind = \"tap\", name = \"{device}\" }}"))?, true),
     };
-    let running =
-        Running::start(dir, &config(dir, &port, &partitions("10.9.0", [STATION, ONE, TWO], pools)))?;
+    let partitions = partitions("port", [STATION, ONE, TWO], pools, by_ip("10.9.0"));
+    let running = Running::start(dir, &config(dir, &port, &GUESTS, &partitions))?;
     if pools {
         run_to_end("ip", &["link", "set", &device, "netns", outside.name()], COMMAND_LIMIT)?;
     }
@@ -225,19 +252,14 @@ fn flows(context: &Context, wire: Wire) -> Result<()> {
     };
     // Host to wire, guest to host, guest to guest; the wire to all of them below.
     let guests = [host("station", STATION, OUTSIDE)?, host("one", ONE, STATION)?, host("two", TWO, ONE)?];
-    for port in ["station", "one", "two"] {
+    for port in GUESTS {
         running.wait_up(port)?;
     }
     for target in [STATION, ONE, TWO] {
-        let said = outside
-            .run(&["busybox", "ping", "-c", "5", "-i", "0.2", "-W", "5", &ip(target)], COMMAND_LIMIT)?;
-        ensure!(said.contains(" 0% packet loss"), "from outside to {}:\n{said}", ip(target));
+        ping_from(&outside, target)?;
     }
-    for (name, mut guest) in ["station", "one", "two"].into_iter().zip(guests) {
-        guest.signal(Signal::TERM)?;
-        guest.wait(START_LIMIT)?;
-        let log = guest.log();
-        let report: Value = serde_json::from_str(&log[log.find("{").context("no report")?..])?;
+    for (name, guest) in GUESTS.into_iter().zip(guests) {
+        let report = report(guest)?;
         let answered = report["pings"][0]["received"].as_u64().unwrap_or(0);
         ensure!(answered >= 5, "{name} got {answered} answers to its pings: {report}");
     }
@@ -266,28 +288,9 @@ fn micro_guests(context: &Context, wire: Wire) -> Result<()> {
             (dpaa2(dir, soc, &end)?, true)
         }
     };
-    let mut text = format!(
-        "[workers]\ncores = [0]\n[control]\nsocket = \"{}\"\n[[bridge]]\nname = \"br0\"\n{port}\
-         [[port]]\nname = \"station\"\nbridge = \"br0\"\ndriver = \"vhost-user\"\nsocket = \"{}\"\n",
-        dir.join("ctl.sock").display(),
-        dir.join("station.sock").display()
-    );
-    for (name, owner, host, queues, pool) in [
-        ("host", "bridge", STATION, "0", 3),
-        ("one", "vm:one", ONE, "1-2", 4),
-        ("two", "vm:two", TWO, "3-4", 5),
-    ] {
-        let pool = if pools { format!("dpbp = \"dpbp.{pool}\"\npool = 512\n") } else { String::new() };
-        let _ = write!(
-            text,
-            "[[partition]]\nname = \"{name}\"\nport = \"wire\"\nqueues = \"{queues}\"\nowner = \"{owner}\"\n\
-             {pool}matches = \"dl_dst={}\"\n",
-            mac(host)
-        );
-    }
-    text.push_str(
-        "[[partition]]\nname = \"rest\"\nport = \"wire\"\nmatches = \"any\"\nqueues = 5\nowner = \"bridge\"\n",
-    );
+    let by_mac = |host| format!("\"dl_dst={}\"", mac(host));
+    let partitions = partitions("vm", [STATION, ONE, TWO], pools, by_mac);
+    let mut text = config(dir, &port, &["station"], &partitions);
     let to_one = format!("cmdline = \"to={} size=64 window=64\"\n", mac(ONE));
     for (name, kernel, host, cmdline) in [("one", "reflect", ONE, ""), ("two", "generate", TWO, &*to_one)] {
         let _ = write!(
@@ -330,14 +333,11 @@ fn judge_kernel(running: &Running, outside: &Namespace, device: &str) -> Result<
     let (ip_one, mac_one) = (ip(ONE), mac(ONE));
     outside.run(&["ip", "neigh", "replace", &ip_one, "lladdr", &mac_one, "dev", device], COMMAND_LIMIT)?;
     let address = format!("{}/24", ip(STATION));
-    let mut host =
+    let host =
         running.guest("station", &["--mode", "host", "--address", &address, "--mac", &mac(STATION)])?;
     ["station", "one"].into_iter().try_for_each(|port| running.wait_up(port))?;
-    let ping = ["busybox", "ping", "-c", "5", "-i", "0.2", "-W", "5", &ip(STATION)];
-    let said = outside.run(&ping, COMMAND_LIMIT)?;
-    ensure!(said.contains(" 0% packet loss"), "from outside to {}:\n{said}", ip(STATION));
-    host.signal(Signal::TERM)?;
-    host.wait(START_LIMIT)?;
+    ping_from(outside, STATION)?;
+    report(host)?;
     let received = || -> Result<u64> {
         let count = format!("/sys/class/net/{device}/statistics/rx_packets");
         Ok(outside.run(&["cat", &count], COMMAND_LIMIT)?.trim().parse()?)
@@ -360,7 +360,7 @@ fn judge_kernel(running: &Running, outside: &Namespace, device: &str) -> Result<
 /// The host and two exchange frames with one.
 fn judge_micro_guests(context: &Context, running: &Running, wire: Wire) -> Result<()> {
     running.wait_up("two")?;
-    let mut station = running.guest(
+    let station = running.guest(
         "station",
         &["--mode", "generate", "--mac", &mac(STATION), "--to", &mac(ONE), "--rate", "2000"],
     )?;
@@ -370,10 +370,7 @@ fn judge_micro_guests(context: &Context, running: &Running, wire: Wire) -> Resul
         running.wait_count(name, key, 2000)?;
     }
     std::thread::sleep(Duration::from_secs(1));
-    station.signal(Signal::TERM)?;
-    station.wait(START_LIMIT)?;
-    let log = station.log();
-    let report: Value = serde_json::from_str(&log[log.find("{").context("no report")?..])?;
+    let report = report(station)?;
     ensure!(report["received"].as_u64() > Some(500), "{report}");
     // The generator on the wire has its frames sorted to the host, too.
     let from_wire = report["foreign"].as_u64() > Some(500);
@@ -400,10 +397,11 @@ impl Loaded {
             mac(STATION)
         );
         let port = dpaa2(dir, "lx2160a", &end)?;
-        let running = Running::start(dir, &config(dir, &port, &partitions("192.168.1", [2, 3, 4], true)))?;
+        let partitions = partitions("port", [2, 3, 4], true, by_ip("192.168.1"));
+        let running = Running::start(dir, &config(dir, &port, &GUESTS, &partitions))?;
         let sink = |port: &str, host: u8| running.guest(port, &["--mode", "sink", "--mac", &mac(host)]);
         let (station, one, two) = (sink("station", STATION)?, sink("one", ONE)?, sink("two", TWO)?);
-        for port in ["station", "one", "two"] {
+        for port in GUESTS {
             running.wait_up(port)?;
         }
         let this = Loaded { running, station, one, two };
@@ -430,11 +428,8 @@ impl Loaded {
     }
 
     /// Ends a sink, which has got nobody else's frames.
-    fn end(mut sink: Process) -> Result<()> {
-        sink.signal(Signal::TERM)?;
-        sink.wait(START_LIMIT)?;
-        let log = sink.log();
-        let report: Value = serde_json::from_str(&log[log.find("{").context("no report")?..])?;
+    fn end(sink: Process) -> Result<()> {
+        let report = report(sink)?;
         ensure!(report["misdirected"] == 0 && report["foreign"].as_u64() > Some(1000), "{report}");
         Ok(())
     }
