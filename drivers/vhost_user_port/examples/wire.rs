@@ -188,7 +188,7 @@ fn main() {
         let mut controls = vec![];
         let mut tasks = vec![];
         for (port, path) in [first, second].into_iter().enumerate() {
-            let socket = PortSocket { path: path.into(), mode, permissions: None };
+            let socket = PortSocket { path: path.into(), mode, permissions: None, owner: None };
             let session = Session::new(format!("port{port}"), PortConfig::default());
             let host = Host { port, wire: Arc::clone(&wire), state: Rc::default() };
             let (handle, commands) = control();

@@ -47,6 +47,8 @@ pub struct PortSocket {
     pub mode: SocketMode,
     /// Permission bits of the file in server mode; the umask's when not given.
     pub permissions: Option<u32>,
+    /// The number of the user it belongs to in server mode; this process's own when not given.
+    pub owner: Option<u32>,
 }
 
 /// How serving a port came to its end.
@@ -114,7 +116,7 @@ impl PortSocket {
     pub fn listen(&self) -> Result<Sockets, SocketError> {
         let listener = match self.mode {
             SocketMode::Server => {
-                let (listener, file) = listen_at(&self.path, self.permissions)?;
+                let (listener, file) = listen_at(&self.path, self.permissions, self.owner)?;
                 Some(Listener::Made(listener, file))
             }
             SocketMode::Client => None,

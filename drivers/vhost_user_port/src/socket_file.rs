@@ -68,11 +68,16 @@ impl SocketFile {
     }
 }
 
-/// Listens at `path`, with these permission bits when given, otherwise as the umask has it.
+/// Listens at `path`, with these permission bits when given, otherwise as the umask has it; the file belongs to `owner`
+/// when given.
 ///
 /// # Errors
 /// Somebody else listens there, another file is in the way, or the system refuses.
-pub(crate) fn listen_at(path: &Path, mode: Option<u32>) -> Result<(UnixListener, SocketFile), SocketError> {
+pub(crate) fn listen_at(
+    path: &Path,
+    mode: Option<u32>,
+    owner: Option<u32>,
+) -> Result<(UnixListener, SocketFile), SocketError> {
     let io = |source: Errno| SocketError::Io { path: path.to_owned(), source: source.into() };
     let address = SocketAddrUnix::new(path).map_err(io)?;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -92,6 +97,10 @@ pub(crate) fn listen_at(path: &Path, mode: Option<u32>) -> Result<(UnixListener,
     if let Some(mode) = mode {
         // The umask has taken bits away.
         fs::set_permissions(path, fs::Permissions::from_mode(mode & 0o777))
+            .map_err(|source| SocketError::Io { path: path.to_owned(), source })?;
+    }
+    if owner.is_some() {
+        std::os::unix::fs::lchown(path, owner, None)
             .map_err(|source| SocketError::Io { path: path.to_owned(), source })?;
     }
     listen(&socket, 8).map_err(io)?;
@@ -135,7 +144,7 @@ mod tests {
     fn the_file_has_its_permissions_and_goes_with_the_socket() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
-        let (listener, file) = listen_at(&path, Some(0o622)).unwrap();
+        let (listener, file) = listen_at(&path, Some(0o622), None).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o622);
         UnixStream::connect(&path).expect("somebody listens");
         drop((listener, file));
@@ -148,7 +157,7 @@ mod tests {
         let path = dir.path().join("s");
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        let (_listener, _file) = listen_at(&path, None).unwrap();
+        let (_listener, _file) = listen_at(&path, None, None).unwrap();
         UnixStream::connect(&path).expect("somebody listens");
     }
 
@@ -157,7 +166,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let _owner = UnixListener::bind(&path).unwrap();
-        let error = listen_at(&path, None).unwrap_err();
+        let error = listen_at(&path, None, None).unwrap_err();
         let SocketError::LiveOwner { pid, command, .. } = &error else { panic!("{error}") };
         assert_eq!(*pid, std::process::id() as i32);
         assert_eq!(*command, fs::read_to_string("/proc/self/comm").unwrap().trim_end());
@@ -169,7 +178,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("precious");
         fs::write(&path, "data").unwrap();
-        assert!(matches!(listen_at(&path, None), Err(SocketError::NotASocket(_))));
+        assert!(matches!(listen_at(&path, None, None), Err(SocketError::NotASocket(_))));
         assert_eq!(fs::read(&path).unwrap(), b"data");
     }
 
@@ -177,7 +186,7 @@ mod tests {
     fn a_successors_file_is_not_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
-        let (listener, file) = listen_at(&path, None).unwrap();
+        let (listener, file) = listen_at(&path, None, None).unwrap();
         fs::remove_file(&path).unwrap();
         let _successor = UnixListener::bind(&path).unwrap();
         drop((listener, file));
@@ -187,6 +196,6 @@ mod tests {
     #[test]
     fn a_path_that_is_too_long_is_an_error() {
         let path = Path::new("/tmp").join("x".repeat(200));
-        assert!(matches!(listen_at(&path, None), Err(SocketError::Io { .. })));
+        assert!(matches!(listen_at(&path, None, None), Err(SocketError::Io { .. })));
     }
 }

@@ -37,7 +37,7 @@ const CONTROL: &[libc::c_long] = calls![
     // Files: configuration, captures, sockets' files, /proc.
     SYS_openat SYS_fstat SYS_newfstatat SYS_statx SYS_statfs SYS_fstatfs SYS_lseek SYS_readlinkat SYS_faccessat
     SYS_faccessat2 SYS_getcwd SYS_readv SYS_pread64 SYS_pwrite64 SYS_preadv2 SYS_pwritev2 SYS_unlinkat
-    SYS_fchmod SYS_fchmodat SYS_ioctl SYS_dup SYS_dup3 SYS_pipe2
+    SYS_fchmod SYS_fchmodat SYS_fchownat SYS_ioctl SYS_dup SYS_dup3 SYS_pipe2
     // What a DPAA2 container holds is a directory.
     SYS_getdents64
     #[cfg(target_arch = "x86_64")] SYS_open
@@ -47,6 +47,7 @@ const CONTROL: &[libc::c_long] = calls![
     #[cfg(target_arch = "x86_64")] SYS_readlink
     #[cfg(target_arch = "x86_64")] SYS_unlink
     #[cfg(target_arch = "x86_64")] SYS_chmod
+    #[cfg(target_arch = "x86_64")] SYS_lchown
     #[cfg(target_arch = "x86_64")] SYS_dup2
     // Memory that is shared.
     SYS_memfd_create SYS_ftruncate

@@ -9,7 +9,8 @@ use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabiliti
 pub struct Capabilities(u64);
 
 /// Those that the switch has a use for.
-const NAMES: [(&str, Capabilities); 6] = [
+const NAMES: [(&str, Capabilities); 7] = [
+    ("CAP_CHOWN", Capabilities::CHOWN),
     ("CAP_DAC_OVERRIDE", Capabilities::DAC_OVERRIDE),
     ("CAP_NET_BIND_SERVICE", Capabilities::NET_BIND_SERVICE),
     ("CAP_NET_ADMIN", Capabilities::NET_ADMIN),
@@ -21,6 +22,8 @@ const NAMES: [(&str, Capabilities); 6] = [
 impl Capabilities {
     /// None.
     pub const NONE: Capabilities = Capabilities(0);
+    /// To give files to other users.
+    pub const CHOWN: Capabilities = Capabilities(CapabilitySet::CHOWN.bits());
     /// To use files and sockets of other users.
     pub const DAC_OVERRIDE: Capabilities = Capabilities(CapabilitySet::DAC_OVERRIDE.bits());
     /// To listen at ports below 1024.

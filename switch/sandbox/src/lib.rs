@@ -17,8 +17,9 @@
 //!
 //! Everything here concerns the calling thread and those that it starts later. A system call that isn't allowed fails
 //! with `EPERM`, and its name is written to standard error: a call that was forgotten in the list costs one
-//! operation, not every guest its network. (New processes and programs are refused without that line.) (Requests to io_uring are no system calls of their own: seccomp doesn't see
-//! them. What they can open and connect is bounded by the capabilities, and for disks by what their rings allow.)
+//! operation, not every guest its network. (New processes and programs are refused without that line.) (Requests to
+//! io_uring are no system calls of their own: seccomp doesn't see them. What they can open and connect is bounded by the
+//! capabilities, and for disks by what their rings allow.)
 //!
 //! UNSAFETY: the handler of SIGSYS is installed with `sigaction`, and changes the result of the refused call in the
 //! registers of the interrupted thread; threads block signals with
@@ -29,6 +30,7 @@ mod allowed;
 mod capabilities;
 mod pages;
 mod signals;
+mod user;
 mod violation;
 
 use std::collections::BTreeSet;
@@ -38,6 +40,7 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 
 pub use capabilities::Capabilities;
 pub use pages::release_program_pages;
+pub use user::{ConfineError, User, confine};
 pub use violation::report_violations;
 
 /// What a thread is for.

@@ -70,6 +70,7 @@ pub(crate) fn check(file: File, context: &Context, reader: &mut Reader<'_>) -> O
     let machines = partitions::Machine::of(&vm_keys);
     let partitions = checker.partitions(partition_keys, &port_names, &ports, &machines);
     let vms = checker.vms(vm_keys, &ports, base.as_deref());
+    let ports = owned(ports, &vms);
     Some(Config {
         workers: Workers { cores: cores?, idle: idle(&workers)?, caches: caches(&workers)? },
         memory: Memory {
@@ -88,6 +89,21 @@ pub(crate) fn check(file: File, context: &Context, reader: &mut Reader<'_>) -> O
         guests,
         vms,
     })
+}
+
+/// Sockets belong to the users of the machines that connect to them.
+fn owned(mut ports: Vec<Port>, vms: &[vmm_config::Vm]) -> Vec<Port> {
+    for vm in vms {
+        let sockets: Vec<_> = vm.sockets().collect();
+        for port in &mut ports {
+            if let Driver::VhostUser(vhost) = &mut port.driver
+                && sockets.contains(&vhost.socket.as_path())
+            {
+                vhost.owner.clone_from(&vm.user);
+            }
+        }
+    }
+    ports
 }
 
 /// The ports that virtual machines name and the file doesn't list: vhost-user, with a socket beside the control socket.
@@ -548,6 +564,7 @@ impl Checker<'_, '_, '_> {
             socket: self.socket(socket)?,
             mode,
             permissions: keys.permissions.as_ref().map(|at| at.value),
+            owner: None,
             mac: keys.mac.as_ref().map_or_else(|| generated_mac(0, number.get()), |at| at.value),
             features_off,
         })
@@ -804,14 +821,25 @@ impl Checker<'_, '_, '_> {
                 Some(at) => Some(self.file(at)?),
                 None => None,
             };
+            let chroot = match &keys.chroot {
+                Some(at) => Some(self.file(at)?),
+                None => None,
+            };
             keys.pins.iter().flat_map(|at| &at.value.items).for_each(|pin| self.processor(pin));
+            if let Some(at) = keys.transport.as_ref().filter(|at| at.value == VmTransport::Mmio)
+                && matches!(kernel, vmm_config::Kernel::Builtin(_))
+            {
+                let what = "the built-in guest drives virtio devices on PCI only";
+                let remedy = "\"pci\", or a kernel that drives virtio over registers in memory";
+                self.reader.error(&at.place, what, Some(remedy.to_owned()));
+            }
             let disks = keys.disk.map(|at| at.value.items).unwrap_or_default();
             let disks: Vec<_> = disks.iter().filter_map(|disk| self.vm_disk(disk)).collect();
             let nets = keys.net.map(|at| at.value.items).unwrap_or_default();
             let net: Vec<_> = nets.iter().filter_map(|net| self.vm_net(net, ports, &mut used)).collect();
             let name = name?;
             let control = control?;
-            Some(vmm_config::Vm {
+            let vm = vmm_config::Vm {
                 kernel,
                 initrd,
                 command_line: keys.cmdline?.value,
@@ -824,11 +852,17 @@ impl Checker<'_, '_, '_> {
                     .collect(),
                 memory: memory?,
                 huge_pages: keys.huge_pages?.value,
+                transport: match keys.transport?.value {
+                    VmTransport::Pci => vmm_config::Transport::Pci,
+                    VmTransport::Mmio => vmm_config::Transport::Mmio,
+                },
                 net,
                 disks,
                 virtio_console: keys.virtio_console?.value,
                 rng: keys.rng?.value,
                 cgroup,
+                user: keys.user.map(|at| at.value),
+                chroot,
                 restart: match keys.restart?.value {
                     VmRestart::Never => vmm_config::Restart::Never,
                     VmRestart::OnFailure => vmm_config::Restart::OnFailure,
@@ -837,9 +871,29 @@ impl Checker<'_, '_, '_> {
                 control: vmm_config::control_path(control, name.as_str()),
                 log: Some(vmm_config::control_path(control, name.as_str()).with_extension("log")),
                 name,
-            })
+            };
+            if let Some((at, dir)) = keys.chroot.as_ref().zip(vm.chroot.as_ref()) {
+                self.reachable(at, dir, &vm);
+            }
+            Some(vm)
         });
         vms.collect()
+    }
+
+    /// Books sockets of a machine that aren't below the folder it sees as its root, and a device that it couldn't open.
+    fn reachable(&mut self, chroot: &At<String>, dir: &Path, vm: &vmm_config::Vm) {
+        for socket in std::iter::once(vm.control.as_path()).chain(vm.sockets()) {
+            if !socket.starts_with(dir) {
+                let what =
+                    format!("socket {} of the machine is not below {}", socket.display(), dir.display());
+                let remedy = "a folder above all its sockets, or sockets below this one".to_owned();
+                self.reader.error(&chroot.place, what, Some(remedy));
+            }
+        }
+        if vm.net.iter().any(|net| net.backend == vmm_config::NetBackend::VhostNet) {
+            let what = "the machine opens /dev/vhost-net at each start, which it can't reach with a `chroot`";
+            self.reader.error(&chroot.place, what, Some("another back-end, or no `chroot`".to_owned()));
+        }
     }
 
     /// Books a processor that this machine doesn't have.

@@ -357,6 +357,8 @@ pub struct VhostUser {
     pub mode: SocketMode,
     /// Permissions of the socket in server mode; the umask's if `None`.
     pub permissions: Option<FileMode>,
+    /// The user whose the socket is in server mode: that of the machine it is for. The switch's own if `None`.
+    pub owner: Option<String>,
     /// The Ethernet address offered to the guest.
     pub mac: MacAddr,
     /// Features that are not offered.

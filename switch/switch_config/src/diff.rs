@@ -307,6 +307,7 @@ fn driver_keys(old: &Driver, new: &Driver) -> Vec<&'static str> {
             ("socket", old.socket != new.socket),
             ("mode", old.mode != new.mode),
             ("permissions", old.permissions != new.permissions),
+            ("the machine's user", old.owner != new.owner),
             ("mac", old.mac != new.mac),
             ("features_off", old.features_off != new.features_off),
         ]),

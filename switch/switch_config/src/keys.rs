@@ -262,6 +262,8 @@ section! {
         memory: String, default("64M".to_owned());
         /// Whether its memory comes from huge pages of 2 MiB.
         huge_pages: bool, default(false);
+        /// How its guest reaches virtio devices: on the PCI bus, or by registers in memory.
+        transport: VmTransport, default(VmTransport::Pci);
         /// Its network devices.
         net: List<VmNetKeys>, optional;
         /// Its disks.
@@ -272,6 +274,12 @@ section! {
         rng: bool, default(false);
         /// The folder of the control group that its process joins, such as "/sys/fs/cgroup/machines/vm1".
         cgroup: String, optional;
+        /// The user that its process becomes once everything is open. The sockets of its ports belong to that user. The
+        /// user of the switch when left out.
+        user: String, optional;
+        /// The folder that its process sees as the root of the file system once everything is open: one above the sockets
+        /// that it connects to, such as that of the control socket.
+        chroot: String, optional;
         /// When it is started again.
         restart: VmRestart, default(VmRestart::OnFailure);
     }
@@ -365,6 +373,14 @@ section! {
 }
 
 words! {
+    /// How a virtual machine's guest reaches virtio devices.
+    pub enum VmTransport {
+        /// On the PCI bus.
+        Pci = "pci",
+        /// By registers in memory, each device with an interrupt line.
+        Mmio = "mmio",
+    }
+
     /// When a virtual machine is started again.
     pub enum VmRestart {
         /// Never.

@@ -6,7 +6,7 @@ use std::path::Path;
 use toml::Value;
 
 use crate::config::*;
-use crate::keys::{IdleKind, VlanModeKind, VmDiskBackend, VmNetBackend, VmRestart};
+use crate::keys::{IdleKind, VlanModeKind, VmDiskBackend, VmNetBackend, VmRestart, VmTransport};
 use crate::types::MacAddr;
 
 /// TOML that parses to the same configuration.
@@ -358,6 +358,11 @@ fn vm(page: &mut Page, vm: &vmm_config::Vm) {
     }
     page.text("memory", vm.memory);
     page.set("huge_pages", vm.huge_pages);
+    let transport = match vm.transport {
+        vmm_config::Transport::Pci => VmTransport::Pci,
+        vmm_config::Transport::Mmio => VmTransport::Mmio,
+    };
+    page.text("transport", transport);
     let net = vm.net.iter().map(|net| {
         let backend = match &net.backend {
             vmm_config::NetBackend::VhostUser { socket: _ } => VmNetBackend::VhostUser,
@@ -383,6 +388,12 @@ fn vm(page: &mut Page, vm: &vmm_config::Vm) {
     page.set("rng", vm.rng);
     if let Some(cgroup) = &vm.cgroup {
         page.path("cgroup", cgroup);
+    }
+    if let Some(user) = &vm.user {
+        page.text("user", user);
+    }
+    if let Some(chroot) = &vm.chroot {
+        page.path("chroot", chroot);
     }
     let restart = match vm.restart {
         vmm_config::Restart::Never => VmRestart::Never,

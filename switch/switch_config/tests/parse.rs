@@ -450,6 +450,19 @@ fn what_a_tap_device_can_not_have_is_an_error() {
 }
 
 #[test]
+fn a_machine_is_on_the_pci_bus_unless_it_says_otherwise_and_the_built_in_guest_always() {
+    use vmm_config::Transport;
+    let text = with_net("{ port = \"p0\" }");
+    assert_eq!(good(&text).vms[0].transport, Transport::Pci);
+    let elsewhere = text.clone() + "transport = \"mmio\"\n";
+    let errors = bad(&elsewhere);
+    assert_eq!(errors, ["7 vm[0].transport: the built-in guest drives virtio devices on PCI only"]);
+    let config = good(&elsewhere.replace("builtin:sink", "vmlinux"));
+    assert_eq!(config.vms[0].transport, Transport::Mmio);
+    assert_eq!(good(&print(&config)).vms, config.vms);
+}
+
+#[test]
 fn a_machine_uses_no_more_queue_pairs_than_its_port_has() {
     let port =
         "[[port]]\nname = \"p\"\nbridge = \"br0\"\ndriver = \"vhost-user\"\nsocket = \"/t/p\"\nqueues = 4\n";

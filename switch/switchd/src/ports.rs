@@ -354,7 +354,7 @@ fn open_vhost_user(
     config: &switch_config::Port,
     vhost: &switch_config::VhostUser,
 ) -> anyhow::Result<OpenDriver> {
-    let socket = port_socket(vhost);
+    let socket = port_socket(vhost)?;
     let sockets = socket.listen()?;
     let session = Box::new(Session::new(config.name.as_str(), session_config(config, vhost)));
     Ok(OpenDriver::VhostUser { socket, session, sockets })
@@ -371,7 +371,7 @@ fn take_over_session(
     };
     let own = fds.take_range(*first_fd, *count)?;
     let (session, sockets) = saved.import(session_config(config, vhost), own)?;
-    Ok(OpenDriver::VhostUser { socket: port_socket(vhost), session: Box::new(session), sockets })
+    Ok(OpenDriver::VhostUser { socket: port_socket(vhost)?, session: Box::new(session), sockets })
 }
 
 fn session_config(config: &switch_config::Port, vhost: &switch_config::VhostUser) -> PortConfig {
@@ -385,15 +385,17 @@ fn session_config(config: &switch_config::Port, vhost: &switch_config::VhostUser
     }
 }
 
-fn port_socket(vhost: &switch_config::VhostUser) -> PortSocket {
-    PortSocket {
+fn port_socket(vhost: &switch_config::VhostUser) -> Result<PortSocket, sandbox::ConfineError> {
+    let owner = vhost.owner.as_deref().map(sandbox::User::named).transpose()?;
+    Ok(PortSocket {
         path: PathBuf::from(vhost.socket.as_path()),
         mode: match vhost.mode {
             SocketMode::Server => vhost_user_port::SocketMode::Server,
             SocketMode::Client => vhost_user_port::SocketMode::Client,
         },
         permissions: vhost.permissions.map(|mode| mode.bits()),
-    }
+        owner: owner.map(|user| user.uid()),
+    })
 }
 
 fn run_vhost_user(

@@ -31,11 +31,15 @@ fn needed(config: &Config) -> Capabilities {
     // Front-ends run as other users: to connect to their sockets, and to make sockets in their directories.
     let mut needed = Capabilities::DAC_OVERRIDE.or(Capabilities::SYS_NICE);
     for port in &config.ports {
-        if let Driver::Tap(tap) = &port.driver {
-            needed = needed.or(Capabilities::NET_ADMIN);
-            if tap.netns.is_some() {
-                needed = needed.or(Capabilities::SYS_ADMIN);
+        match &port.driver {
+            Driver::Tap(tap) => {
+                needed = needed.or(Capabilities::NET_ADMIN);
+                if tap.netns.is_some() {
+                    needed = needed.or(Capabilities::SYS_ADMIN);
+                }
             }
+            Driver::VhostUser(vhost) if vhost.owner.is_some() => needed = needed.or(Capabilities::CHOWN),
+            _ => {}
         }
     }
     if config.control.prometheus.is_some_and(|address| address.port() < 1024) {
@@ -83,6 +87,8 @@ mod tests {
         assert_eq!(needed(&tap).to_string(), "CAP_DAC_OVERRIDE CAP_NET_ADMIN CAP_SYS_NICE");
         let text = "[[port]]\nname=\"t\"\nbridge=\"br0\"\ndriver=\"tap\"\ndevice=\"t0\"\nnetns=\"x\"";
         assert!(needed(&config(text)).has(Capabilities::SYS_ADMIN));
+        let owned = "[control]\nsocket=\"/t/ctl\"\n[[vm]]\nname=\"v\"\nkernel=\"builtin:sink\"\nuser=\"root\"\nnet=[{port=\"p\"}]";
+        assert_eq!(needed(&config(owned)).to_string(), "CAP_CHOWN CAP_DAC_OVERRIDE CAP_SYS_NICE");
         let board = config("[fslmc]\nbus=\"vfio\"\ncontainer=\"dprc.2\"");
         assert!(needed(&board).has(Capabilities::IPC_LOCK));
         let model = |end: &str| {

@@ -17,7 +17,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use vmm::Client;
 use vmm::protocol::Status;
-use vmm_config::{BuiltinMode, Kernel, Net, NetBackend, Restart, Vm};
+use vmm_config::{BuiltinMode, Kernel, Net, NetBackend, Restart, Transport, Vm};
 
 use crate::measure::work_since;
 use crate::report::{Place, Spread};
@@ -210,11 +210,14 @@ impl Machine {
             pins: Vec::new(),
             memory: "128M".parse()?,
             huge_pages: false,
+            transport: Transport::Pci,
             net: vec![net],
             disks: Vec::new(),
             virtio_console: false,
             rng: false,
             cgroup: None,
+            user: None,
+            chroot: None,
             restart: Restart::Never,
             control: control.clone(),
             log: Some(log.clone()),

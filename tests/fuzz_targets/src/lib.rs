@@ -41,6 +41,7 @@ targets! {
     switch_state: switch_state::fuzz_state,
     vhost_user_messages: vhost_user::fuzz::fuzz_messages,
     vhost_user_session: vhost_user_port::fuzz::fuzz_session,
+    virtio_mmio: devices::fuzz::fuzz_virtio_mmio,
     virtio_pci: devices::fuzz::fuzz_virtio_pci,
 }
 

@@ -9,14 +9,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use disk::{Disk, Options};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use virtio_defs::feature::{INDIRECT_DESC, RING_RESET, VERSION_1};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryAtomic, GuestMemoryMmap};
 
 use crate::pci::Bus;
 use crate::virtio::blk::inline::InlineBlk;
 use crate::virtio::console::Console;
 use crate::virtio::rng::Rng;
-use crate::virtio::{Device, Kind, Memory, Notifier, Queue, Session, StartError, Transport};
-use crate::{EventFd, Message, Platform, Vector};
+use crate::virtio::{Device, Kind, Memory, Notifier, Queue, Session, StartError, Transport, mmio};
+use crate::{Doorbell, EventFd, Message, Platform, Vector};
 
 /// Where the first device's window begins.
 const WINDOW: u64 = 0xc000_0000;
@@ -27,10 +28,10 @@ const DISK: u64 = 0x1_0000;
 
 /// A machine that keeps account of its doorbells.
 #[derive(Default)]
-pub struct Machine(Mutex<HashSet<(u64, i32)>>);
+pub struct Machine(Mutex<HashSet<(Doorbell, i32)>>);
 
 impl Machine {
-    fn doorbells(&self) -> MutexGuard<'_, HashSet<(u64, i32)>> {
+    fn doorbells(&self) -> MutexGuard<'_, HashSet<(Doorbell, i32)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -41,17 +42,17 @@ fn number(event: &EventFd) -> i32 {
 }
 
 impl Platform for Machine {
-    fn attach_doorbell(&self, address: u64, event: &EventFd) -> io::Result<()> {
+    fn attach_doorbell(&self, doorbell: Doorbell, event: &EventFd) -> io::Result<()> {
         let mut doorbells = self.doorbells();
-        if doorbells.iter().any(|(taken, _)| *taken == address) {
+        if doorbells.iter().any(|(taken, _)| *taken == doorbell) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        doorbells.insert((address, number(event)));
+        doorbells.insert((doorbell, number(event)));
         Ok(())
     }
 
-    fn detach_doorbell(&self, address: u64, event: &EventFd) {
-        self.doorbells().remove(&(address, number(event)));
+    fn detach_doorbell(&self, doorbell: Doorbell, event: &EventFd) {
+        self.doorbells().remove(&(doorbell, number(event)));
     }
 
     fn create_vector(&self) -> io::Result<Box<dyn Vector>> {
@@ -75,14 +76,20 @@ impl Vector for Line {
     }
 }
 
-/// A device that checks that it is started and stopped in turn, with nothing it hasn't offered.
+/// A device that checks that it and its queues are started and stopped in turn, with nothing it hasn't offered.
 #[derive(Default)]
 struct Strict {
-    running: bool,
+    /// The queues it works on.
+    running: Option<HashSet<u16>>,
 }
 
 impl Strict {
-    const FEATURES: u64 = 1 << 32 | 1 << 28 | 1;
+    const FEATURES: u64 = RING_RESET | VERSION_1 | INDIRECT_DESC | 1;
+
+    fn check(&self, queue: &Queue) {
+        let max = self.queue_sizes()[usize::from(queue.index)];
+        assert!((1..=max).contains(&queue.size), "a queue larger than it may be");
+    }
 }
 
 impl Device for Strict {
@@ -103,22 +110,30 @@ impl Device for Strict {
     }
 
     fn start(&mut self, session: Session) -> Result<(), StartError> {
-        assert!(!self.running, "started twice");
+        assert!(self.running.is_none(), "started twice");
         assert_eq!(session.features & !Self::FEATURES, 0, "a feature that was not offered");
-        for queue in &session.queues {
-            let max = self.queue_sizes()[usize::from(queue.index)];
-            assert!((1..=max).contains(&queue.size), "a queue larger than it may be");
-        }
+        session.queues.iter().for_each(|queue| self.check(queue));
         if session.queues.is_empty() {
             return Err(StartError("nothing to do".into()));
         }
-        self.running = true;
+        self.running = Some(session.queues.iter().map(|queue| queue.index).collect());
         Ok(())
     }
 
     fn stop(&mut self) {
-        assert!(self.running, "stopped twice");
-        self.running = false;
+        assert!(self.running.take().is_some(), "stopped twice");
+    }
+
+    fn stop_queue(&mut self, index: u16) {
+        let running = self.running.as_mut().expect("a queue of a device that stands still");
+        assert!(running.remove(&index), "a queue stopped twice");
+    }
+
+    fn start_queue(&mut self, queue: Queue) -> Result<(), StartError> {
+        self.check(&queue);
+        let running = self.running.as_mut().expect("a queue of a device that stands still");
+        assert!(running.insert(queue.index), "a queue started twice");
+        Ok(())
     }
 }
 
@@ -130,20 +145,29 @@ fn memory(bytes: &[u8]) -> Memory {
     GuestMemoryAtomic::new(memory)
 }
 
+fn devices() -> [Box<dyn Device>; 3] {
+    [Box::new(Strict::default()), Box::new(Rng::default()), Box::new(Console::new(Box::new(io::sink())).0)]
+}
+
 fn bus(machine: &Arc<Machine>, memory: &Memory) -> Bus {
     let mut bus = Bus::default();
-    let devices: [Box<dyn Device>; 3] = [
-        Box::new(Strict::default()),
-        Box::new(Rng::default()),
-        Box::new(Console::new(Box::new(io::sink())).0),
-    ];
-    for (device, at) in devices.into_iter().zip((WINDOW..).step_by(Transport::WINDOW_BYTES as usize)) {
+    for (device, at) in devices().into_iter().zip((WINDOW..).step_by(Transport::WINDOW_BYTES as usize)) {
         let (platform, number) = (machine.clone(), bus.next_number());
         let transport = Transport::new(device, Notifier::default(), platform, memory.clone(), number, at);
         let transport = transport.expect("descriptors enough");
         bus.add(Arc::new(Mutex::new(transport))).expect("three fit");
     }
     bus
+}
+
+fn bank(machine: &Arc<Machine>, memory: &Memory) -> mmio::Bank {
+    let blocks = devices().into_iter().zip((WINDOW..).step_by(mmio::Transport::BYTES as usize));
+    let blocks = blocks.map(|(device, at)| {
+        let (platform, line) = (machine.clone(), EventFd::create()?);
+        mmio::Transport::new(device, Notifier::default(), platform, memory.clone(), line, at)
+    });
+    let blocks = blocks.collect::<io::Result<_>>().expect("descriptors enough");
+    mmio::Bank::new(mmio::Transport::BYTES, blocks)
 }
 
 /// Takes `N` bytes off the front; missing ones are zero.
@@ -217,6 +241,32 @@ pub fn fuzz_virtio_pci(data: &[u8]) {
     assert!(machine.doorbells().is_empty(), "a doorbell outlives its device");
 }
 
+/// Accesses to the registers of devices that are on no bus.
+///
+/// # Panics
+/// A promise is broken.
+pub fn fuzz_virtio_mmio(data: &[u8]) {
+    let machine = Arc::new(Machine::default());
+    let bank = bank(&machine, &memory(data));
+    let mut rest = data;
+    while !rest.is_empty() {
+        let [device, width, a, b, value @ ..] = take::<8>(&mut rest);
+        // Registers and a little of the configuration, or anything in the blocks and behind them.
+        let inside = match device >> 7 {
+            0 => u64::from(a) | u64::from(b & 1) << 8,
+            _ => u64::from(u16::from_le_bytes([a, b])),
+        };
+        let at = u64::from(device % 4) * mmio::Transport::BYTES + inside;
+        // Most accesses are of the width that registers have.
+        let width = if width < 128 { 4 } else { usize::from(width) % 9 };
+        let written = [value, value].concat();
+        bank.write(at, &written[..width]);
+        bank.read(at, &mut [0; 8][..width]);
+    }
+    drop(bank);
+    assert!(machine.doorbells().is_empty(), "a doorbell outlives its device");
+}
+
 /// A disk whose driver has written anything into its ring and buffers. What it has written to the disk lies inside it.
 ///
 /// # Panics
@@ -278,6 +328,7 @@ mod tests {
             let data = noise(seed * 0x9e37_79b9, 2000);
             fuzz_pci(&data);
             fuzz_virtio_pci(&data);
+            fuzz_virtio_mmio(&data);
             fuzz_blk(&data);
         }
     }
@@ -298,6 +349,17 @@ mod tests {
             }
         }
         drop(bus);
+        assert!(machine.doorbells().is_empty());
+        let bank = bank(&machine, &memory(&[]));
+        for value in [0u64, u64::MAX, 0x0f0f_0f0f_0f0f_0f0f] {
+            for at in 0..4 * mmio::Transport::BYTES {
+                for width in [1, 2, 4, 8] {
+                    bank.write(at, &value.to_le_bytes()[..width]);
+                    bank.read(at, &mut [0; 8][..width]);
+                }
+            }
+        }
+        drop(bank);
         assert!(machine.doorbells().is_empty());
     }
 }

@@ -6,20 +6,29 @@ use virtqueue::EventFd;
 
 /// The machine, as devices see it.
 pub trait Platform: Send + Sync {
-    /// Signals `event` whenever the guest writes to this physical address.
+    /// Signals `event` whenever the guest rings.
     ///
     /// # Errors
     /// The hypervisor refuses.
-    fn attach_doorbell(&self, address: u64, event: &EventFd) -> io::Result<()>;
+    fn attach_doorbell(&self, doorbell: Doorbell, event: &EventFd) -> io::Result<()>;
 
     /// Ends what [`attach_doorbell`](Self::attach_doorbell) began.
-    fn detach_doorbell(&self, address: u64, event: &EventFd);
+    fn detach_doorbell(&self, doorbell: Doorbell, event: &EventFd);
 
     /// Makes an interrupt vector, masked.
     ///
     /// # Errors
     /// There are no more.
     fn create_vector(&self) -> io::Result<Box<dyn Vector>>;
+}
+
+/// What the guest writes to ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Doorbell {
+    /// Where to: a physical address.
+    pub address: u64,
+    /// Which word; anything if `None`.
+    pub datum: Option<u32>,
 }
 
 /// What a device writes to interrupt a processor.

@@ -1,15 +1,14 @@
 //! Virtio over PCI as a driver meets it: registers in, calls to the device out.
 
-use std::io;
-use std::sync::{Arc, Mutex};
+mod story;
+
+use std::sync::Arc;
 
 use devices::pci::Function;
-use devices::virtio::{Device, Kind, Memory, Notifier, Queue, Session, StartError, Transport};
-use devices::{EventFd, Message, Platform, Vector};
+use devices::virtio::{Notifier, Transport};
+use story::{Machine, Story, Told, WINDOW, memory};
 use virtio_defs::feature::{RING_RESET, VERSION_1};
-use vm_memory::{GuestAddress, GuestMemoryAtomic, GuestMemoryMmap};
 
-const WINDOW: u64 = 0xc000_0000;
 const NOTIFY: u64 = 0x3000;
 
 /// Offsets in the common configuration (virtio 1.2, section 4.1.4.3).
@@ -25,85 +24,6 @@ const FEATURES_OK: u8 = 8;
 const DRIVER_OK: u8 = 4;
 const NEEDS_RESET: u8 = 64;
 
-/// What happened, in words.
-type Story = Arc<Mutex<Vec<String>>>;
-
-struct Machine(Story);
-
-struct NoVector(EventFd);
-
-impl Vector for NoVector {
-    fn event(&self) -> &EventFd {
-        &self.0
-    }
-    fn unmask(&self, _: Message) -> io::Result<()> {
-        Ok(())
-    }
-    fn mask(&self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Platform for Machine {
-    fn attach_doorbell(&self, address: u64, _: &EventFd) -> io::Result<()> {
-        self.0.lock().unwrap().push(format!("attach {:#x}", address.wrapping_sub(WINDOW)));
-        Ok(())
-    }
-    fn detach_doorbell(&self, address: u64, _: &EventFd) {
-        self.0.lock().unwrap().push(format!("detach {:#x}", address.wrapping_sub(WINDOW)));
-    }
-    fn create_vector(&self) -> io::Result<Box<dyn Vector>> {
-        Ok(Box::new(NoVector(EventFd::create()?)))
-    }
-}
-
-/// A device with three queues, the last of which is answered by the processor that rings.
-struct Told {
-    story: Story,
-    features: u64,
-    refuses: bool,
-}
-
-impl Told {
-    fn say(&self, what: String) {
-        self.story.lock().unwrap().push(what);
-    }
-}
-
-impl Device for Told {
-    fn kind(&self) -> Kind {
-        Kind::Net
-    }
-    fn features(&self) -> u64 {
-        self.features
-    }
-    fn queue_sizes(&self) -> &[u16] {
-        &[256; 3]
-    }
-    fn read_config(&self, _: usize, _: &mut [u8]) {}
-    fn start(&mut self, session: Session) -> Result<(), StartError> {
-        let queues: Vec<_> = session.queues.iter().map(|queue| (queue.index, queue.desc)).collect();
-        self.say(format!("start {queues:x?}"));
-        if self.refuses { Err(StartError("no".into())) } else { Ok(()) }
-    }
-    fn stop(&mut self) {
-        self.say("stop".into());
-    }
-    fn answers_doorbell(&self, queue: u16) -> bool {
-        queue == 2
-    }
-    fn rung(&mut self, queue: u16) {
-        self.say(format!("rung {queue}"));
-    }
-    fn stop_queue(&mut self, index: u16) {
-        self.say(format!("stop queue {index}"));
-    }
-    fn start_queue(&mut self, queue: Queue) -> Result<(), StartError> {
-        self.say(format!("start queue {} at {:#x}", queue.index, queue.desc));
-        if self.refuses { Err(StartError("no".into())) } else { Ok(()) }
-    }
-}
-
 struct Driver {
     transport: Transport,
     story: Story,
@@ -116,12 +36,10 @@ impl Driver {
 
     fn with(features: u64, refuses: bool) -> Driver {
         let story = Story::default();
-        let device = Told { story: story.clone(), features, refuses };
-        let memory: Memory =
-            GuestMemoryAtomic::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap());
+        let device = Told { story: story.clone(), features, refuses, ..Told::default() };
         let platform = Arc::new(Machine(story.clone()));
         let mut transport =
-            Transport::new(Box::new(device), Notifier::default(), platform, memory, 8, WINDOW).unwrap();
+            Transport::new(Box::new(device), Notifier::default(), platform, memory(), 8, WINDOW).unwrap();
         // Memory space, bus master.
         transport.write_config(4, &[6, 0]);
         Driver { transport, story }

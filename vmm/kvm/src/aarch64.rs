@@ -35,8 +35,8 @@ pub struct GicPlaces {
 
 /// Interrupts of each processor's own; lines are counted from behind them.
 const PRIVATE_INTERRUPTS: u32 = 32;
-/// Interrupt lines of the machine. The controller's interrupts are a multiple of 32.
-const LINES: u32 = 32;
+/// Interrupt lines of a machine, counted from 0. The controller's interrupts are a multiple of 32.
+pub const LINES: u32 = 32;
 /// First interrupt number that is a message; those below are lines.
 pub(crate) const FIRST_MESSAGE: u32 = LINES;
 

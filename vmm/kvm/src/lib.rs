@@ -39,7 +39,7 @@ mod vm;
 pub mod x86_64;
 
 // What differs between processor types: `Processors`, `FIRST_MESSAGE` and `line_routes` for the rest of this crate;
-// `Entry`, and `prepare`, `set_entry`, `tick_khz` and `position` of a `Vcpu`.
+// `LINES`, `Entry`, and `prepare`, `set_entry`, `tick_khz` and `position` of a `Vcpu`.
 #[cfg(target_arch = "aarch64")]
 use aarch64 as arch;
 #[cfg(target_arch = "x86_64")]

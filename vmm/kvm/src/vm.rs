@@ -49,24 +49,41 @@ impl Vm {
         Vcpu::new(self, index)
     }
 
-    /// Signals `event` whenever the guest writes to this physical address, whatever it writes.
+    /// Signals `event` whenever the guest writes to this physical address: whatever it writes, or only when that is the
+    /// word `datum`.
     ///
     /// # Errors
-    /// The kernel refuses: the address is taken by another event.
-    pub fn attach_doorbell(&self, address: u64, event: BorrowedFd<'_>) -> Result<(), KvmError> {
-        self.fd
-            .register_ioevent(&as_event(event), &IoEventAddress::Mmio(address), NoDatamatch)
-            .map_err(KvmError::of("KVM_IOEVENTFD"))
+    /// The kernel refuses: address and datum are taken by another event.
+    pub fn attach_doorbell(
+        &self,
+        address: u64,
+        datum: Option<u32>,
+        event: BorrowedFd<'_>,
+    ) -> Result<(), KvmError> {
+        let (event, address) = (as_event(event), IoEventAddress::Mmio(address));
+        match datum {
+            Some(datum) => self.fd.register_ioevent(&event, &address, datum),
+            None => self.fd.register_ioevent(&event, &address, NoDatamatch),
+        }
+        .map_err(KvmError::of("KVM_IOEVENTFD"))
     }
 
     /// Ends what [`attach_doorbell`](Self::attach_doorbell) began.
     ///
     /// # Errors
     /// It wasn't attached.
-    pub fn detach_doorbell(&self, address: u64, event: BorrowedFd<'_>) -> Result<(), KvmError> {
-        self.fd
-            .unregister_ioevent(&as_event(event), &IoEventAddress::Mmio(address), NoDatamatch)
-            .map_err(KvmError::of("KVM_IOEVENTFD"))
+    pub fn detach_doorbell(
+        &self,
+        address: u64,
+        datum: Option<u32>,
+        event: BorrowedFd<'_>,
+    ) -> Result<(), KvmError> {
+        let (event, address) = (as_event(event), IoEventAddress::Mmio(address));
+        match datum {
+            Some(datum) => self.fd.unregister_ioevent(&event, &address, datum),
+            None => self.fd.unregister_ioevent(&event, &address, NoDatamatch),
+        }
+        .map_err(KvmError::of("KVM_IOEVENTFD"))
     }
 
     /// Raises an edge on an interrupt line whenever `event` is signalled.

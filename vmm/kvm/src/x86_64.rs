@@ -13,8 +13,8 @@ use crate::{KvmError, Vcpu};
 const TSS_ADDRESS: usize = 0xfffb_d000;
 /// One more.
 const IDENTITY_MAP_ADDRESS: u64 = 0xfffb_c000;
-/// Pins of the I/O APIC.
-const IOAPIC_PINS: u32 = 24;
+/// Interrupt lines of a machine, counted from 0: the pins of the I/O APIC.
+pub const LINES: u32 = 24;
 
 /// How a processor starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +80,7 @@ fn segment(selector: u16, type_: u8, long: bool) -> kvm_segment {
 }
 
 /// First interrupt number that is a message; those below are lines.
-pub(crate) const FIRST_MESSAGE: u32 = IOAPIC_PINS;
+pub(crate) const FIRST_MESSAGE: u32 = LINES;
 
 /// What all processors of a machine have in common.
 #[derive(Debug)]
@@ -118,7 +118,7 @@ pub(crate) fn line_routes() -> Vec<kvm_irq_routing_entry> {
         _ => route(line, KVM_IRQCHIP_PIC_SLAVE, line - 8),
     });
     // The timer's line 0 is pin 2 of the I/O APIC.
-    let new = (0..IOAPIC_PINS).map(|line| route(line, KVM_IRQCHIP_IOAPIC, if line == 0 { 2 } else { line }));
+    let new = (0..LINES).map(|line| route(line, KVM_IRQCHIP_IOAPIC, if line == 0 { 2 } else { line }));
     old.chain(new).collect()
 }
 

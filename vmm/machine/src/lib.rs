@@ -4,7 +4,7 @@
 //! - [`layout`] is the map of the machine: where memory is, and where what the guest sees as devices is.
 //! - [`boot::load`] puts kernel, initial file system, command line and tables into memory and says how the first
 //!   processor starts.
-//!
+//! - [`virtio`] says where virtio devices are when they aren't on the PCI bus.
 //! - [`create_processors`] makes the processors, and what interrupts them.
 //!
 //! The parts that differ between machine types are in modules named after those, with the same names inside.
@@ -17,5 +17,6 @@ mod arch;
 mod arch;
 pub mod boot;
 pub mod memory;
+pub mod virtio;
 
 pub use arch::{create_processors, layout};

@@ -21,6 +21,13 @@ const CONNECTIONS_MAX: usize = 32;
 #[derive(Debug)]
 pub struct SocketFile(PathBuf);
 
+impl SocketFile {
+    /// The process sees another file system: its file has this path there.
+    pub fn is_now_at(&mut self, path: PathBuf) {
+        self.0 = path;
+    }
+}
+
 impl Drop for SocketFile {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);

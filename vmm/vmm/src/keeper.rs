@@ -7,7 +7,9 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Child, Command, Stdio, exit};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -103,6 +105,11 @@ pub fn keep() -> anyhow::Result<()> {
     }
 }
 
+/// Which file is at `path`, if any.
+fn inode(path: &Path) -> Option<u64> {
+    std::fs::symlink_metadata(path).ok().map(|metadata| metadata.ino())
+}
+
 /// Whether a machine sends on its own account.
 fn sends(config: &Vm) -> bool {
     config.kernel == Kernel::Builtin(BuiltinMode::Generate)
@@ -163,8 +170,15 @@ impl Machine {
                 Restart::OnFailure => end.is_failure(),
                 Restart::Always => end.kind != EndKind::Stopped,
             };
+            let name = &self.config.name;
+            let is_last = !again || self.stopping.load(Ordering::Acquire);
+            match (is_last, end.is_failure()) {
+                (true, false) => tracing::info!("machine {name}: {end}"),
+                (true, true) => tracing::warn!("machine {name}: {end}"),
+                (false, _) => tracing::warn!("machine {name}: {end}; it is started again"),
+            }
             self.kept().end = Some(end);
-            if !again || self.stopping.load(Ordering::Acquire) {
+            if is_last {
                 return;
             }
             if started.elapsed() >= LIVED {
@@ -197,8 +211,20 @@ impl Machine {
                 (client, Some(child))
             }
         };
-        let answer = { client }.ask(&Request::Wait);
-        match (answer, &mut child) {
+        let socket = inode(path);
+        let end = self.wait_for_end(client, &mut child);
+        // A process that was killed leaves its socket, and so does one that may not remove it. Another one there belongs
+        // to another life.
+        if end.is_ok() && socket.is_some() && inode(path) == socket {
+            let _ = std::fs::remove_file(path);
+        }
+        end
+    }
+
+    /// Waits until the machine has ended, which was started here if there is a child.
+    fn wait_for_end(&self, mut client: Client, child: &mut Option<Child>) -> anyhow::Result<End> {
+        let answer = client.ask(&Request::Wait);
+        match (answer, child) {
             (Ok(Answer::Ended(end)), child) => {
                 if let Some(child) = child {
                     child.wait()?;

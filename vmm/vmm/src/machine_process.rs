@@ -1,7 +1,9 @@
 //! The life of a machine's process.
 
 use std::fs::File;
+use std::io::{Read, Seek};
 use std::mem::offset_of;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel};
@@ -19,18 +21,19 @@ use devices::virtio::console::Keyboard;
 use devices::virtio::net::tap::{Place, TapDevice, TapNet};
 use devices::virtio::net::vhost_net::VhostNet;
 use devices::virtio::net::vhost_user::{Options, VhostUserNet};
-use devices::virtio::{self, Device, Memory, Notifier, Transport, blk, net};
+use devices::virtio::{self, Device, Memory, Notifier, blk, mmio, net};
 use disk::{Disk, DiskError};
 use kvm::Hypervisor;
-use machine::boot::{self, Boot};
+use machine::boot::{self, Boot, BootFile};
 use machine::layout;
 use machine::memory::{self, Pages};
+use machine::virtio::{SLOT_BYTES, SLOTS_MAX, slots};
 use micro_guest::mailbox::{self, Mailbox};
-use sandbox::{Capabilities, Role};
+use sandbox::{Capabilities, Role, User};
 use vm_memory::{
     Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryBackend, GuestMemoryRegion,
 };
-use vmm_config::{DiskBackend, Image, Kernel, MemorySize, NetBackend, Vm};
+use vmm_config::{DiskBackend, Image, Kernel, MemorySize, NetBackend, Transport, Vm};
 
 use crate::board::{self, Board};
 use crate::console::{Console, Consoles, Which};
@@ -87,6 +90,13 @@ pub fn check(config: &Vm) -> anyhow::Result<()> {
         config.cpus.get(),
         hypervisor.max_vcpus()
     );
+    let devices =
+        config.net.len() + config.disks.len() + usize::from(config.virtio_console) + usize::from(config.rng);
+    ensure!(
+        config.transport == Transport::Pci || devices <= SLOTS_MAX,
+        "{devices} virtio devices are more than the {SLOTS_MAX} interrupt lines that a machine has for them: leave some \
+         out, or let them be on PCI (transport = \"pci\")"
+    );
     let readable = |what: &str, path: &Path| {
         File::open(path).map(drop).with_context(|| format!("{what} {} can't be read", path.display()))
     };
@@ -122,7 +132,18 @@ pub fn check(config: &Vm) -> anyhow::Result<()> {
     if let Some(group) = &config.cgroup {
         File::options().write(true).open(members_of(group)).map(drop).with_context(|| outside(group))?;
     }
-    ensure_available(config, config.memory)
+    if let Some(user) = &config.user {
+        User::named(user)?;
+    }
+    if let Some(dir) = &config.chroot {
+        ensure!(dir.is_dir(), "chroot: there is no folder {}", dir.display());
+    }
+    let is_confined = config.user.is_some() || config.chroot.is_some();
+    ensure!(
+        !is_confined || rustix::process::geteuid().is_root(),
+        "`user` and `chroot` are for machines that root starts: run as root, or leave them out"
+    );
+    ensure_available(config, &ProcFile::open("/proc/meminfo"), config.memory)
 }
 
 /// The file by which a process joins a control group (cgroups(7)).
@@ -139,14 +160,21 @@ fn outside(group: &Path) -> String {
 
 /// # Errors
 /// There isn't so much memory to be had.
-fn ensure_available(config: &Vm, size: MemorySize) -> anyhow::Result<()> {
-    let available = available_memory();
+fn ensure_available(config: &Vm, meminfo: &ProcFile, size: MemorySize) -> anyhow::Result<()> {
+    // Memory that can be had without swapping.
+    let available = meminfo.bytes_of("MemAvailable:");
     ensure!(
         config.huge_pages || available.is_none_or(|available| size.bytes() <= available),
         "{size} of memory is more than this host has free ({} MiB)",
         available.unwrap_or(0) >> 20
     );
     Ok(())
+}
+
+/// Where the machine's process, when it is confined, finds what is at `path`.
+fn inside(config: &Vm, path: &Path) -> PathBuf {
+    let below = config.chroot.as_ref().and_then(|dir| path.strip_prefix(dir).ok());
+    below.map_or_else(|| path.to_owned(), |below| Path::new("/").join(below))
 }
 
 fn pages(config: &Vm) -> Pages {
@@ -162,14 +190,23 @@ fn open_taps(config: &Vm) -> anyhow::Result<Vec<Option<Arc<TapDevice>>>> {
     config.net.iter().map(open).collect()
 }
 
-/// Memory that can be had without swapping (`MemAvailable`).
-fn available_memory() -> Option<u64> {
-    kib_of("/proc/meminfo", "MemAvailable:").map(|kib| kib << 10)
-}
+/// A file of the proc file system, which says something else each time it is read. Opened early: later its path may be
+/// out of reach.
+struct ProcFile(Option<File>);
 
-fn kib_of(file: &str, key: &str) -> Option<u64> {
-    let text = std::fs::read_to_string(file).ok()?;
-    text.lines().find_map(|line| line.strip_prefix(key))?.split_whitespace().next()?.parse().ok()
+impl ProcFile {
+    fn open(path: &str) -> ProcFile {
+        ProcFile(File::open(path).ok())
+    }
+
+    /// The number behind `key`, in KiB there.
+    fn bytes_of(&self, key: &str) -> Option<u64> {
+        let mut file = self.0.as_ref()?;
+        let mut text = String::new();
+        file.rewind().and_then(|()| file.read_to_string(&mut text)).ok()?;
+        let rest = text.lines().find_map(|line| line.strip_prefix(key))?;
+        Some(rest.split_whitespace().next()?.parse::<u64>().ok()? << 10)
+    }
 }
 
 /// Gives up what the process won't need again, now that what takes a privilege is open. Threads that it starts give up
@@ -216,6 +253,11 @@ struct Process {
     start_us: Option<u64>,
     /// The disks' images, opened once: a reset doesn't let go of them.
     images: Vec<Option<Arc<Disk>>>,
+    /// Opened once, too.
+    kernel: boot::Kernel,
+    initrd: Option<BootFile>,
+    meminfo: ProcFile,
+    own_status: ProcFile,
     _socket: control::SocketFile,
 }
 
@@ -241,10 +283,19 @@ impl Process {
         };
         let virtio = config.virtio_console.then(Console::default);
         let consoles = Consoles { serial: Console::new(record), virtio };
-        let (listener, socket) = control::bind(&config.control)
+        let (listener, mut socket) = control::bind(&config.control)
             .with_context(|| format!("control socket {}", config.control.display()))?;
         let taps = open_taps(&config)?;
         let images = config.disks.iter().map(open_image).collect::<anyhow::Result<Vec<_>>>()?;
+        let kernel = match &config.kernel {
+            Kernel::File(path) => boot::Kernel::File(BootFile::open(path)?),
+            Kernel::Builtin(_) => boot::Kernel::Builtin(micro_guest::IMAGE),
+        };
+        let initrd = config.initrd.as_deref().map(BootFile::open).transpose()?;
+        let (meminfo, own_status) = (ProcFile::open("/proc/meminfo"), ProcFile::open("/proc/self/status"));
+        let user = config.user.as_deref().map(User::named).transpose()?;
+        sandbox::confine(config.chroot.as_deref(), user.as_ref())?;
+        socket.is_now_at(inside(&config, &config.control));
         // Before any thread is started: each begins with what its parent has left.
         give_up();
         control::serve(listener, &consoles, &events)?;
@@ -267,6 +318,10 @@ impl Process {
             life_began: started,
             start_us: None,
             images,
+            kernel,
+            initrd,
+            meminfo,
+            own_status,
             _socket: socket,
         };
         this.machine = Some(Machine::new(&this)?);
@@ -395,7 +450,7 @@ impl Process {
     /// Gives the guest more memory, behind all it has. The switch learns of it before the guest.
     fn add_memory(&mut self, size: MemorySize) -> anyhow::Result<()> {
         ensure!(self.added.len() < ADDED_MAX, "memory was added {ADDED_MAX} times, which is the most");
-        ensure_available(&self.config, size)?;
+        ensure_available(&self.config, &self.meminfo, size)?;
         self.machine().add_memory(size.bytes(), pages(&self.config))?;
         self.added.push(size.bytes());
         Ok(())
@@ -463,7 +518,7 @@ impl Process {
     }
 
     fn status(&self) -> Status {
-        let rss = |key| kib_of("/proc/self/status", key).unwrap_or(0) << 10;
+        let rss = |key| self.own_status.bytes_of(key).unwrap_or(0);
         Status {
             name: self.config.name.to_string(),
             state: self.state,
@@ -511,7 +566,7 @@ struct Machine {
 
 impl Machine {
     fn new(process: &Process) -> anyhow::Result<Machine> {
-        let Process { config, hypervisor, consoles, events, generation, .. } = process;
+        let Process { config, hypervisor, consoles, events, generation, kernel, initrd, .. } = process;
         let mut memory = memory::create(config.memory.bytes(), pages(config))?;
         for &bytes in &process.added {
             memory = memory::grow(&memory, bytes, pages(config))?;
@@ -523,33 +578,24 @@ impl Machine {
         let vcpus = machine::create_processors(&vm, config.cpus.get())?;
         let platform = Arc::new(KvmPlatform(vm.clone()));
 
-        let line = |number| -> anyhow::Result<EventFd> {
-            use std::os::fd::AsFd;
-            let event = EventFd::create()?;
-            vm.attach_line(number, event.as_fd())?;
-            Ok(event)
-        };
-        let serial = Serial::new(line(layout::SERIAL_LINE)?, Box::new(consoles.serial.clone()));
-        let event_line = line(layout::EVENT_LINE)?;
+        let serial = Serial::new(line(&vm, layout::SERIAL_LINE)?, Box::new(consoles.serial.clone()));
+        let event_line = line(&vm, layout::EVENT_LINE)?;
 
-        let mut bus = Bus::default();
-        let mut window = layout::PCI_WINDOW;
-        for (backend, notifier) in backends {
-            let (platform, memory) = (platform.clone(), shared.clone());
-            let transport = Transport::new(backend, notifier, platform, memory, bus.next_number(), window)?;
-            window += Transport::WINDOW_BYTES;
-            bus.add(Arc::new(Mutex::new(transport)))?;
-        }
-        let board = Board::new(serial, bus, event_line);
+        let (on_bus, in_slots) = match config.transport {
+            Transport::Pci => (backends, Vec::new()),
+            Transport::Mmio => (Vec::new(), backends),
+        };
+        let virtio_slots = in_slots.len();
+        let bus = bus(on_bus, &platform, &shared)?;
+        let bank = bank(in_slots, &platform, &shared)?;
+        let board = Board::new(serial, bus, bank, event_line);
 
         let boot = Boot {
-            kernel: match &config.kernel {
-                Kernel::File(path) => boot::Kernel::File(path.clone()),
-                Kernel::Builtin(_) => boot::Kernel::Builtin(micro_guest::IMAGE),
-            },
-            initrd: config.initrd.clone(),
+            kernel: kernel.clone(),
+            initrd: initrd.clone(),
             command_line: command_line(config, vcpus[0].tick_khz()?),
             cpus: config.cpus.get(),
+            virtio_slots,
         };
         let entry = boot::load(&memory, &boot)?;
         vcpus[0].set_entry(&entry)?;
@@ -563,7 +609,7 @@ impl Machine {
         let start = grown.iter().last().context("memory has regions")?.start_addr().0;
         self.vm.map_memory(&grown)?;
         self.memory.lock().unwrap_or_else(PoisonError::into_inner).replace(grown);
-        self.board.pci.memory_grown();
+        self.board.memory_grown();
         let tell = |offset: usize, value: u64| {
             let at = GuestAddress(layout::MAILBOX + offset as u64);
             // The page is there: the machine has more memory than that.
@@ -602,6 +648,39 @@ impl Machine {
     }
 }
 
+/// An event that raises an edge on an interrupt line.
+fn line(vm: &kvm::Vm, number: u32) -> anyhow::Result<EventFd> {
+    let event = EventFd::create()?;
+    vm.attach_line(number, event.as_fd())?;
+    Ok(event)
+}
+
+/// The PCI bus with these devices.
+fn bus(backends: Vec<Backend>, platform: &Arc<KvmPlatform>, memory: &Memory) -> anyhow::Result<Bus> {
+    let mut bus = Bus::default();
+    let mut window = layout::PCI_WINDOW;
+    for (backend, notifier) in backends {
+        let (platform, memory, number) = (platform.clone(), memory.clone(), bus.next_number());
+        let transport = virtio::Transport::new(backend, notifier, platform, memory, number, window)?;
+        window += virtio::Transport::WINDOW_BYTES;
+        bus.add(Arc::new(Mutex::new(transport)))?;
+    }
+    Ok(bus)
+}
+
+const _: () = assert!(mmio::Transport::BYTES == SLOT_BYTES);
+
+/// These devices in slots of their own.
+fn bank(backends: Vec<Backend>, platform: &Arc<KvmPlatform>, memory: &Memory) -> anyhow::Result<mmio::Bank> {
+    let mut devices = Vec::new();
+    for ((backend, notifier), slot) in backends.into_iter().zip(slots()) {
+        let line = line(&platform.0, slot.line)?;
+        let (platform, memory) = (platform.clone(), memory.clone());
+        devices.push(mmio::Transport::new(backend, notifier, platform, memory, line, slot.address)?);
+    }
+    Ok(mmio::Bank::new(layout::VIRTIO_STEP, devices))
+}
+
 /// Sends [`Event::Reached`] when nobody has it any more: every device that looks for another process keeps one until it
 /// has found that.
 struct Sought {
@@ -630,7 +709,7 @@ fn backends(process: &Process, memory: &Memory) -> anyhow::Result<(Vec<Backend>,
         let tap_net = |place| TapNet::new(told, queue_size, place, tap(), notifier.clone());
         let backend: Box<dyn Device> = match &device.backend {
             NetBackend::VhostUser { socket } => {
-                let options = Options { config: told, socket: socket.clone(), queue_size };
+                let options = Options { config: told, socket: inside(config, socket), queue_size };
                 let sought = sought.clone();
                 Box::new(VhostUserNet::new(options, notifier.clone(), move || drop(sought))?)
             }
@@ -644,7 +723,7 @@ fn backends(process: &Process, memory: &Memory) -> anyhow::Result<(Vec<Backend>,
     }
     for (number, (disk, image)) in config.disks.iter().zip(&process.images).enumerate() {
         let notifier = Notifier::default();
-        let backend = disk_device(disk, image.as_ref(), number, &notifier, &sought)?;
+        let backend = disk_device(config, disk, image.as_ref(), number, &notifier, &sought)?;
         backends.push((backend, notifier));
     }
     let mut keyboard = None;
@@ -671,7 +750,8 @@ fn open_image(disk: &vmm_config::Disk) -> anyhow::Result<Option<Arc<Disk>>> {
 
 /// A disk's device. The guest can read its name: `disk0` and so on.
 fn disk_device(
-    config: &vmm_config::Disk,
+    config: &Vm,
+    disk: &vmm_config::Disk,
     image: Option<&Arc<Disk>>,
     number: usize,
     notifier: &Notifier,
@@ -679,15 +759,15 @@ fn disk_device(
 ) -> anyhow::Result<Box<dyn Device>> {
     let name = format!("disk{number}");
     let image = || image.cloned().context("a disk without an image");
-    Ok(match &config.backend {
+    Ok(match &disk.backend {
         DiskBackend::Inline(_) => Box::new(InlineBlk::new(image()?, &name)),
         DiskBackend::Dataplane { pin, .. } => {
             let pin = *pin;
             let pinned = move || pin.iter().for_each(|&cpu| pin_to(cpu));
-            Box::new(DataplaneBlk::new(image()?, config.queues, &name, pinned)?)
+            Box::new(DataplaneBlk::new(image()?, disk.queues, &name, pinned)?)
         }
         DiskBackend::VhostUserBlk { socket } => {
-            let options = blk::vhost_user::Options { socket: socket.clone(), queues: config.queues };
+            let options = blk::vhost_user::Options { socket: inside(config, socket), queues: disk.queues };
             let sought = sought.clone();
             Box::new(VhostUserBlk::new(options, notifier.clone(), move || drop(sought))?)
         }

@@ -37,9 +37,11 @@ pub struct Vm {
     pub memory: MemorySize,
     /// Whether memory is to come from huge pages.
     pub huge_pages: bool,
-    /// Network devices, in the order of their PCI numbers.
+    /// How the guest reaches virtio devices.
+    pub transport: Transport,
+    /// Network devices, in the order of their numbers.
     pub net: Vec<Net>,
-    /// Disks, in the order of their PCI numbers, behind the network devices.
+    /// Disks, in the order of their numbers, behind the network devices.
     pub disks: Vec<Disk>,
     /// Whether it has a virtio console beside the serial port.
     pub virtio_console: bool,
@@ -47,12 +49,31 @@ pub struct Vm {
     pub rng: bool,
     /// The control group its process joins, as a folder of cgroup file systems.
     pub cgroup: Option<PathBuf>,
+    /// The user its process becomes.
+    pub user: Option<String>,
+    /// The folder that its process sees as the root of the file system.
+    pub chroot: Option<PathBuf>,
     /// When it is started again.
     pub restart: Restart,
     /// Its control socket.
     pub control: PathBuf,
     /// Where its process writes its log and the guest's console is recorded; nowhere if `None`.
     pub log: Option<PathBuf>,
+}
+
+impl Vm {
+    /// The sockets that its devices connect to.
+    pub fn sockets(&self) -> impl Iterator<Item = &Path> {
+        let net = self.net.iter().filter_map(|net| match &net.backend {
+            NetBackend::VhostUser { socket } => Some(socket.as_path()),
+            _ => None,
+        });
+        let disks = self.disks.iter().filter_map(|disk| match &disk.backend {
+            DiskBackend::VhostUserBlk { socket } => Some(socket.as_path()),
+            _ => None,
+        });
+        net.chain(disks)
+    }
 }
 
 /// A network device.
@@ -416,6 +437,17 @@ impl From<CpuCount> for i64 {
     fn from(count: CpuCount) -> i64 {
         count.0.into()
     }
+}
+
+/// How the guest reaches virtio devices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transport {
+    /// They are on the PCI bus.
+    #[default]
+    Pci,
+    /// Each has registers in memory and an interrupt line.
+    Mmio,
 }
 
 /// When a machine that has ended is started again.

@@ -154,7 +154,7 @@ impl Port {
     }
 
     pub fn socket(path: &Path, mode: SocketMode) -> PortSocket {
-        PortSocket { path: path.to_owned(), mode, permissions: None }
+        PortSocket { path: path.to_owned(), mode, permissions: None, owner: None }
     }
 
     pub fn start(

@@ -65,7 +65,7 @@ impl Port {
         let queues = Shared::default();
         let (control, commands) = control();
         let host = queues.clone();
-        let socket = PortSocket { path, mode, permissions: None };
+        let socket = PortSocket { path, mode, permissions: None, owner: None };
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let sockets = socket.listen().unwrap();

@@ -1,12 +1,15 @@
-//! Virtio devices (virtio 1.2): what one is made of, and the transport that puts it on the PCI bus.
+//! Virtio devices (virtio 1.2): what one is made of, and the transports that show it to the guest.
 //!
-//! A [`Device`] knows nothing of registers. The [`Transport`] negotiates for it, and when the guest's driver is ready
+//! A [`Device`] knows nothing of registers. A transport negotiates for it, and when the guest's driver is ready
 //! hands it a [`Session`]: features, memory, queues. From then on the device works on threads of its own, or lets
-//! another process work, until [`Device::stop`].
+//! another process work, until [`Device::stop`]. There are two: [`Transport`] puts a device on the PCI bus,
+//! [`mmio::Transport`] behind a block of registers.
 
 pub mod blk;
 pub mod console;
 mod local_queue;
+pub mod mmio;
+mod negotiation;
 pub mod net;
 pub mod rng;
 mod transport;
@@ -20,6 +23,9 @@ use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 pub use transport::Transport;
 
 use crate::EventFd;
+
+/// Who made the devices, as the guest reads it: the vendor of all virtio devices on PCI (section 4.1.2).
+const VENDOR: u16 = 0x1af4;
 
 /// Device types (section 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,9 +13,9 @@ use std::io;
 use std::sync::Arc;
 
 use virtio_defs::QUEUE_SIZE_MAX;
-use virtio_defs::feature::{ACCESS_PLATFORM, NOTIFICATION_DATA, RING_RESET, VERSION_1};
 
-use super::{Device, Kind, Memory, Notifier, Queue, Session};
+use super::negotiation::{Area, Calls, Doorbells, Negotiation, set_half};
+use super::{Device, Kind, Memory, Notifier, VENDOR};
 use crate::EventFd;
 use crate::pci::{Capability, ConfigSpace, Function, Identity, Msix};
 use crate::platform::Platform;
@@ -32,7 +32,6 @@ const PAGE: u64 = 0x1000;
 /// Distance of the queues' notification registers.
 const NOTIFY_STEP: u32 = 4;
 
-const VENDOR: u16 = 0x1af4;
 /// PCI device number of device type 0.
 const DEVICE_BASE: u16 = 0x1040;
 const NO_VECTOR: u16 = 0xffff;
@@ -47,56 +46,43 @@ mod cfg {
 }
 const CAP_VENDOR: u8 = 9;
 
-/// Device status (section 2.1).
-mod status {
-    pub const DRIVER_OK: u8 = 4;
-    pub const FEATURES_OK: u8 = 8;
-    pub const NEEDS_RESET: u8 = 64;
+/// The device's vectors, and what they are for.
+struct Interrupts {
+    msix: Msix,
+    /// The configuration's.
+    config: u16,
+    queues: Vec<QueueInterrupt>,
 }
 
-/// A queue as the driver has set it up so far.
-struct QueueState {
-    size_max: u16,
-    size: u16,
+struct QueueInterrupt {
     vector: u16,
-    enabled: bool,
-    desc: u64,
-    driver: u64,
-    device: u64,
-    kick: EventFd,
     /// Signalled in place of an interrupt when the driver wants none.
     unheard: EventFd,
 }
 
-impl QueueState {
-    fn reset(&mut self) {
-        (self.size, self.vector, self.enabled) = (self.size_max, NO_VECTOR, false);
-        (self.desc, self.driver, self.device) = (0, 0, 0);
-        self.kick.drain();
+impl Interrupts {
+    /// No vector is for anything any more.
+    fn forget(&mut self) {
+        self.config = NO_VECTOR;
+        self.queues.iter_mut().for_each(|queue| queue.vector = NO_VECTOR);
+    }
+}
+
+impl Calls for Interrupts {
+    fn call(&self, queue: u16) -> &EventFd {
+        let queue = &self.queues[usize::from(queue)];
+        self.msix.event(queue.vector).unwrap_or(&queue.unheard)
     }
 }
 
 /// A virtio device on the PCI bus.
 pub struct Transport {
+    negotiation: Negotiation,
     config: ConfigSpace,
     /// Where in configuration space the MSI-X capability and the access window of section 4.1.4.9 begin.
     msix_at: usize,
     access_at: usize,
-    msix: Msix,
-    device: Box<dyn Device>,
-    notifier: Notifier,
-    platform: Arc<dyn Platform>,
-    memory: Memory,
-    queues: Vec<QueueState>,
-    device_feature_select: u32,
-    driver_feature_select: u32,
-    driver_features: u64,
-    config_vector: u16,
-    queue_select: u16,
-    status: u8,
-    running: bool,
-    /// Where the doorbells are attached.
-    doorbells: Option<u64>,
+    interrupts: Interrupts,
 }
 
 impl Transport {
@@ -112,23 +98,14 @@ impl Transport {
         requester: u32,
         address: u64,
     ) -> io::Result<Transport> {
-        let queues = device.queue_sizes().iter().map(|&size_max| {
-            Ok(QueueState {
-                size_max,
-                size: size_max,
-                vector: NO_VECTOR,
-                enabled: false,
-                desc: 0,
-                driver: 0,
-                device: 0,
-                kick: EventFd::create()?,
-                unheard: EventFd::create()?,
-            })
-        });
-        let queues = queues.collect::<io::Result<Vec<_>>>()?;
+        let negotiation = Negotiation::new(device, notifier, platform.clone(), memory)?;
+        let count = usize::from(negotiation.queue_count());
         // One for the configuration, one for each queue.
-        let msix = Msix::new(queues.len() + 1, requester, &*platform)?;
-        let mut config = ConfigSpace::new(&identity(device.kind()));
+        let msix = Msix::new(count + 1, requester, &*platform)?;
+        let queue = || Ok(QueueInterrupt { vector: NO_VECTOR, unheard: EventFd::create()? });
+        let queues = std::iter::repeat_with(queue).take(count).collect::<io::Result<_>>()?;
+        let interrupts = Interrupts { msix, config: NO_VECTOR, queues };
+        let mut config = ConfigSpace::new(&identity(negotiation.device.kind()));
         config.set_window(address, WINDOW_BYTES);
         let structure = |config: &mut ConfigSpace, kind: u8, at: u64, bytes: u64, more: &[u8]| {
             // Length of the capability, type, window 0, id and padding, offset, length.
@@ -148,70 +125,37 @@ impl Transport {
         structure(&mut config, cfg::COMMON, COMMON, COMMON_BYTES, &[]);
         structure(&mut config, cfg::ISR, ISR, 1, &[]);
         structure(&mut config, cfg::DEVICE, DEVICE, PAGE, &[]);
-        let notify_bytes = u64::from(NOTIFY_STEP) * queues.len() as u64;
+        let notify_bytes = u64::from(NOTIFY_STEP) * count as u64;
         structure(&mut config, cfg::NOTIFY, NOTIFY, notify_bytes, &NOTIFY_STEP.to_le_bytes());
         let access_at = structure(&mut config, cfg::PCI, 0, 0, &[0; 4]);
-        let body = msix.capability(TABLE as u32, PENDING as u32);
+        let body = interrupts.msix.capability(TABLE as u32, PENDING as u32);
         let msix_at = config.add_capability(&Msix::describe(&body));
         config.finish();
-        Ok(Transport {
-            config,
-            msix_at,
-            access_at,
-            msix,
-            device,
-            notifier,
-            platform,
-            memory,
-            queues,
-            device_feature_select: 0,
-            driver_feature_select: 0,
-            driver_features: 0,
-            config_vector: NO_VECTOR,
-            queue_select: 0,
-            status: 0,
-            running: false,
-            doorbells: None,
-        })
+        Ok(Transport { negotiation, config, msix_at, access_at, interrupts })
     }
 
     /// Bytes of a device's window.
     pub const WINDOW_BYTES: u64 = WINDOW_BYTES;
 
-    /// What the driver may choose from.
-    fn offered(&self) -> u64 {
-        // These two need a transport's help that this one doesn't give.
-        (self.device.features() | VERSION_1) & !(NOTIFICATION_DATA | ACCESS_PLATFORM)
-    }
-
-    fn selected(&mut self) -> Option<&mut QueueState> {
-        self.queues.get_mut(usize::from(self.queue_select))
-    }
-
     /// The common configuration as it reads now (section 4.1.4.3).
     fn common(&self) -> [u8; COMMON_BYTES as usize] {
-        let half = |word: u64, select: u32| match select {
-            0 => word as u32,
-            1 => (word >> 32) as u32,
-            _ => 0,
-        };
-        let broken = if self.notifier.is_broken() { status::NEEDS_RESET } else { 0 };
+        let driver = &self.negotiation;
         let mut image = [0; COMMON_BYTES as usize];
         let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
-        put(0, &self.device_feature_select.to_le_bytes());
-        put(4, &half(self.offered(), self.device_feature_select).to_le_bytes());
-        put(8, &self.driver_feature_select.to_le_bytes());
-        put(12, &half(self.driver_features, self.driver_feature_select).to_le_bytes());
-        put(16, &self.config_vector.to_le_bytes());
-        put(18, &(self.queues.len() as u16).to_le_bytes());
-        put(20, &[self.status | broken]);
-        put(21, &[self.notifier.generation()]);
-        put(22, &self.queue_select.to_le_bytes());
-        if let Some(queue) = self.queues.get(usize::from(self.queue_select)) {
+        put(0, &driver.device_feature_select.to_le_bytes());
+        put(4, &driver.device_features().to_le_bytes());
+        put(8, &driver.driver_feature_select.to_le_bytes());
+        put(12, &driver.driver_features().to_le_bytes());
+        put(16, &self.interrupts.config.to_le_bytes());
+        put(18, &driver.queue_count().to_le_bytes());
+        put(20, &[driver.status()]);
+        put(21, &[driver.notifier.generation()]);
+        put(22, &driver.queue_select.to_le_bytes());
+        if let Some(queue) = driver.selected() {
             put(24, &queue.size.to_le_bytes());
-            put(26, &queue.vector.to_le_bytes());
+            put(26, &self.interrupts.queues[usize::from(driver.queue_select)].vector.to_le_bytes());
             put(28, &u16::from(queue.enabled).to_le_bytes());
-            put(30, &self.queue_select.to_le_bytes());
+            put(30, &driver.queue_select.to_le_bytes());
             put(32, &queue.desc.to_le_bytes());
             put(40, &queue.driver.to_le_bytes());
             put(48, &queue.device.to_le_bytes());
@@ -221,194 +165,77 @@ impl Transport {
 
     fn write_common(&mut self, offset: u64, data: &[u8]) {
         let value = data.iter().rev().fold(0u64, |value, &byte| value << 8 | u64::from(byte));
-        let settled = self.status & status::FEATURES_OK != 0;
-        let vectors = self.msix.count() as u16;
-        let vector = if (value as u16) < vectors { value as u16 } else { NO_VECTOR };
+        let driver = &mut self.negotiation;
         match (offset, data.len()) {
-            (0, 4) => self.device_feature_select = value as u32,
-            (8, 4) => self.driver_feature_select = value as u32,
-            (12, 4) if !settled => {
-                let shift = match self.driver_feature_select {
-                    0 => 0,
-                    1 => 32,
-                    _ => return,
-                };
-                self.driver_features = self.driver_features & !(0xffff_ffff << shift) | value << shift;
-            }
+            (0, 4) => driver.device_feature_select = value as u32,
+            (8, 4) => driver.driver_feature_select = value as u32,
+            (12, 4) => driver.choose_features(value as u32),
             (16, 2) => {
-                self.config_vector = vector;
-                let event = self.msix.event(vector).and_then(|event| event.try_clone().ok());
-                self.notifier.set_vector(event);
+                let vector = self.vector(value as u16);
+                self.interrupts.config = vector;
+                let event = self.interrupts.msix.event(vector).and_then(|event| event.try_clone().ok());
+                self.negotiation.notifier.set_vector(event);
             }
-            (20, 1) => self.write_status(value as u8),
-            (22, 2) => self.queue_select = value as u16,
-            (24..=28 | 32..56, _) => self.write_queue(offset, data.len(), value, vector),
+            (20, 1) if value == 0 => self.reset_device(),
+            (20, 1) => driver.add_status(value as u8, &self.interrupts),
+            (22, 2) => driver.queue_select = value as u16,
+            (24, 2) => driver.set_queue_size(value as u32),
+            (26, 2) => self.set_queue_vector(value as u16),
+            (28, 2) if value == 1 => driver.enable_queue(&self.interrupts),
+            (32..56, 4 | 8) => self.write_area(offset, data.len(), value),
+            // Done when this returns, so the register always reads as 0.
             (58, 2) if value == 1 => self.reset_queue(),
             _ => {}
         }
     }
 
-    fn write_queue(&mut self, offset: u64, len: usize, value: u64, vector: u16) {
-        // While the device works, only a queue that was reset may be set up (section 4.1.4.3.2).
-        let running = self.running;
-        let may_enable = !running || self.driver_features & RING_RESET != 0;
-        let Some(queue) = self.selected() else { return };
-        // A queue that works is left alone (section 4.1.4.3.2).
-        if queue.enabled && offset != 26 {
+    /// What is kept of a vector that the driver names: only one that there is.
+    fn vector(&self, vector: u16) -> u16 {
+        if usize::from(vector) < self.interrupts.msix.count() { vector } else { NO_VECTOR }
+    }
+
+    fn set_queue_vector(&mut self, vector: u16) {
+        let vector = self.vector(vector);
+        if self.negotiation.is_at_work() {
             return;
         }
-        match (offset, len) {
-            (24, 2) if (1..=queue.size_max).contains(&(value as u16)) => queue.size = value as u16,
-            (26, 2) if !running || !queue.enabled => queue.vector = vector,
-            (28, 2) if value == 1 && may_enable => {
-                queue.enabled = true;
-                if running {
-                    self.start_queue();
-                }
-            }
-            (32..56, 4 | 8) => {
-                let field = match offset & !7 {
-                    32 => &mut queue.desc,
-                    40 => &mut queue.driver,
-                    _ => &mut queue.device,
-                };
-                *field = match (offset % 8, len) {
-                    (0, 8) => value,
-                    (0, 4) => *field & !0xffff_ffff | value,
-                    (4, 4) => *field & 0xffff_ffff | value << 32,
-                    _ => *field,
-                };
-            }
+        if let Some(queue) = self.interrupts.queues.get_mut(usize::from(self.negotiation.queue_select)) {
+            queue.vector = vector;
+        }
+    }
+
+    fn write_area(&mut self, offset: u64, len: usize, value: u64) {
+        let area = match offset & !7 {
+            32 => Area::Desc,
+            40 => Area::Driver,
+            _ => Area::Device,
+        };
+        let Some(address) = self.negotiation.area(area) else { return };
+        match (offset % 8, len) {
+            (0, 8) => *address = value,
+            (0, 4) => set_half(address, 0, value as u32),
+            (4, 4) => set_half(address, 1, value as u32),
             _ => {}
         }
     }
 
-    /// Takes the selected queue from the device (section 4.1.4.3.2, `queue_reset`). Done when this returns, so the
-    /// register always reads as 0.
     fn reset_queue(&mut self) {
-        let index = self.queue_select;
-        let allowed = self.running && self.driver_features & RING_RESET != 0;
-        if !allowed || self.selected().is_none_or(|queue| !queue.enabled) {
-            return;
-        }
-        self.device.stop_queue(index);
-        self.detach_doorbell(index);
-        self.queues[usize::from(index)].reset();
-    }
-
-    /// Gives the selected queue, which was reset and set up again, to the device.
-    fn start_queue(&mut self) {
-        let index = self.queue_select;
-        let started = self
-            .queue(index)
-            .map_err(|error| error.to_string())
-            .and_then(|queue| self.device.start_queue(queue).map_err(|error| error.to_string()));
-        match started {
-            Ok(()) => self.attach_doorbell(index),
-            Err(error) => self.fail(&error),
-        }
-    }
-
-    /// A queue as the driver has set it up, for the device.
-    fn queue(&self, index: u16) -> io::Result<Queue> {
-        let queue = &self.queues[usize::from(index)];
-        let call = self.msix.event(queue.vector).unwrap_or(&queue.unheard);
-        Ok(Queue {
-            index,
-            size: queue.size,
-            desc: queue.desc,
-            driver: queue.driver,
-            device: queue.device,
-            kick: queue.kick.try_clone()?,
-            call: call.try_clone()?,
-        })
-    }
-
-    fn fail(&self, error: &str) {
-        tracing::warn!(device = ?self.device.kind(), %error, "the guest's driver has set up what can't work");
-        self.notifier.needs_reset();
-    }
-
-    fn write_status(&mut self, new: u8) {
-        if new == 0 {
-            return self.reset_device();
-        }
-        // Bits are added one by one, and none is taken back but by a reset (section 2.1.1).
-        let added = new & !self.status & !status::NEEDS_RESET;
-        self.status |= added & !(status::FEATURES_OK | status::DRIVER_OK);
-        if added & status::FEATURES_OK != 0 {
-            let features = self.driver_features;
-            if features & !self.offered() == 0 && features & VERSION_1 != 0 {
-                self.status |= status::FEATURES_OK;
-            }
-        }
-        if added & status::DRIVER_OK != 0 && self.status & status::FEATURES_OK != 0 {
-            self.status |= status::DRIVER_OK;
-            self.start_device();
-        }
-    }
-
-    fn start_device(&mut self) {
-        let enabled = (0..).zip(&self.queues).filter(|(_, queue)| queue.enabled);
-        let queues = enabled.map(|(index, _)| self.queue(index)).collect::<io::Result<Vec<_>>>();
-        let started = queues.map_err(|error| error.to_string()).and_then(|queues| {
-            let session = Session { features: self.driver_features, memory: self.memory.clone(), queues };
-            self.device.start(session).map_err(|error| error.to_string())
-        });
-        match started {
-            Ok(()) => {
-                self.running = true;
-                self.place_doorbells();
-            }
-            Err(error) => self.fail(&error),
+        if self.negotiation.reset_queue() {
+            self.interrupts.queues[usize::from(self.negotiation.queue_select)].vector = NO_VECTOR;
         }
     }
 
     fn reset_device(&mut self) {
-        if self.running {
-            self.device.stop();
-            self.running = false;
-        }
-        self.place_doorbells();
-        self.queues.iter_mut().for_each(QueueState::reset);
-        self.notifier.set_vector(None);
-        self.notifier.repaired();
-        (self.device_feature_select, self.driver_feature_select, self.driver_features) = (0, 0, 0);
-        (self.config_vector, self.queue_select, self.status) = (NO_VECTOR, 0, 0);
+        self.negotiation.reset();
+        self.interrupts.forget();
     }
 
-    /// Attaches the doorbells where they are now, if the device runs; detaches them from where they were.
     fn place_doorbells(&mut self) {
-        let wanted = self.config.window().filter(|_| self.running).map(|(start, _)| start);
-        if wanted == self.doorbells {
-            return;
-        }
-        let enabled = |this: &Transport| -> Vec<u16> {
-            (0..).zip(&this.queues).filter(|(_, queue)| queue.enabled).map(|(index, _)| index).collect()
-        };
-        enabled(self).into_iter().for_each(|index| self.detach_doorbell(index));
-        self.doorbells = wanted;
-        enabled(self).into_iter().for_each(|index| self.attach_doorbell(index));
-    }
-
-    /// Where a queue's doorbell is to be attached, if it is.
-    fn doorbell(&self, index: u16) -> Option<u64> {
-        let start = self.doorbells.filter(|_| !self.device.answers_doorbell(index))?;
-        Some(start + NOTIFY + u64::from(index) * u64::from(NOTIFY_STEP))
-    }
-
-    fn attach_doorbell(&self, index: u16) {
-        let Some(address) = self.doorbell(index) else { return };
-        if let Err(error) = self.platform.attach_doorbell(address, &self.queues[usize::from(index)].kick) {
-            // Slower, but right: the write comes here and is passed on.
-            tracing::debug!(index, %error, "a doorbell rings through the monitor");
-        }
-    }
-
-    fn detach_doorbell(&self, index: u16) {
-        if let Some(address) = self.doorbell(index) {
-            self.platform.detach_doorbell(address, &self.queues[usize::from(index)].kick);
-        }
+        let place = self
+            .config
+            .window()
+            .map(|(start, _)| Doorbells::Apart { first: start + NOTIFY, step: NOTIFY_STEP.into() });
+        self.negotiation.move_doorbells(place);
     }
 
     /// The window in configuration space through which a guest without memory access reaches the structures.
@@ -461,7 +288,7 @@ impl Function for Transport {
         {
             Function::write(self, start, &data[..bytes]);
         }
-        self.msix.set_control(self.config.u16(self.msix_at + 2));
+        self.interrupts.msix.set_control(self.config.u16(self.msix_at + 2));
         self.place_doorbells();
     }
 
@@ -474,9 +301,9 @@ impl Function for Transport {
         let inside = (offset % PAGE) as usize;
         match offset & !(PAGE - 1) {
             COMMON => super::read_bytes(&self.common(), inside, data),
-            DEVICE => self.device.read_config(inside, data),
-            TABLE => self.msix.read_table(inside, data),
-            PENDING => self.msix.read_pending(inside, data),
+            DEVICE => self.negotiation.device.read_config(inside, data),
+            TABLE => self.interrupts.msix.read_table(inside, data),
+            PENDING => self.interrupts.msix.read_pending(inside, data),
             _ => {}
         }
     }
@@ -485,34 +312,24 @@ impl Function for Transport {
         let inside = offset % PAGE;
         match offset & !(PAGE - 1) {
             COMMON => self.write_common(inside, data),
-            DEVICE => self.device.write_config(inside as usize, data),
+            DEVICE => self.negotiation.device.write_config(inside as usize, data),
             NOTIFY if inside.is_multiple_of(NOTIFY_STEP.into()) => {
-                let index = (inside / u64::from(NOTIFY_STEP)) as u16;
-                if self.running && self.device.answers_doorbell(index) {
-                    self.device.rung(index);
-                } else if let Some(queue) = self.queues.get(usize::from(index)) {
-                    queue.kick.signal();
-                }
+                self.negotiation.ring((inside / u64::from(NOTIFY_STEP)) as u16);
             }
-            TABLE => self.msix.write_table(inside as usize, data),
+            TABLE => self.interrupts.msix.write_table(inside as usize, data),
             _ => {}
         }
     }
 
     fn reset(&mut self) {
         self.reset_device();
-        self.msix.reset();
+        self.interrupts.msix.reset();
         self.config.reset();
+        self.place_doorbells();
     }
 
     fn memory_grown(&mut self) {
-        self.device.memory_grown(&self.memory);
-    }
-}
-
-impl Drop for Transport {
-    fn drop(&mut self) {
-        self.reset_device();
+        self.negotiation.memory_grown();
     }
 }
 

@@ -1,6 +1,5 @@
 //! A kernel into memory: Image, plain or compressed by gzip (Linux, `Documentation/arch/arm64/booting.rst`).
 
-use std::fs::{self, File};
 use std::io::{Cursor, Read};
 use std::path::Path;
 
@@ -11,7 +10,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
 use super::device_tree::Tree;
 use super::layout;
-use crate::boot::{Boot, BootError, Kernel};
+use crate::boot::{Boot, BootError, BootFile, Kernel};
 
 /// What is wrong with a file of another format.
 pub(crate) const NOT_A_KERNEL: &str = "neither an Image for 64-bit Arm nor one compressed by gzip";
@@ -36,13 +35,14 @@ pub fn load(memory: &GuestMemoryMmap, boot: &Boot) -> Result<Entry, BootError> {
     }
     let kernel = load_kernel(memory, &boot.kernel)?;
     let initrd = match &boot.initrd {
-        Some(path) => Some(load_initrd(memory, path, kernel.end)?),
+        Some(file) => Some(load_initrd(memory, file, kernel.end)?),
         None => None,
     };
     let mut seed = [0; 64];
     rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
         .map_err(|error| BootError::File { path: "/dev/urandom".into(), source: error.into() })?;
-    let tree = Tree { memory, cpus: boot.cpus, command_line: &boot.command_line, initrd, seed };
+    let Boot { cpus, ref command_line, virtio_slots, .. } = *boot;
+    let tree = Tree { memory, cpus, command_line, initrd, seed, virtio_slots };
     let tree = tree.flattened().expect("a tree without input but text that is checked and numbers");
     memory.write_slice(&tree, GuestAddress(layout::DEVICE_TREE))?;
     Ok(Entry { pc: kernel.start, x0: layout::DEVICE_TREE })
@@ -57,16 +57,18 @@ struct Loaded {
 fn load_kernel(memory: &GuestMemoryMmap, kernel: &Kernel) -> Result<Loaded, BootError> {
     match kernel {
         Kernel::Builtin(image) => load_image(memory, image, Path::new("the built-in guest")),
-        Kernel::File(path) => {
-            let file = |source| BootError::File { path: path.clone(), source };
-            let bytes = fs::read(path).map_err(file)?;
+        Kernel::File(file) => {
+            let path = file.path();
+            let error = |source| BootError::File { path: path.to_owned(), source };
+            let mut bytes = Vec::new();
+            file.beginning()?.0.read_to_end(&mut bytes).map_err(error)?;
             if !bytes.starts_with(GZIP) {
                 return load_image(memory, &bytes, path);
             }
             let mut image = Vec::new();
             // What is longer than the memory doesn't fit however it goes on.
             let most = memory.last_addr().0 - layout::KERNEL + 2;
-            GzDecoder::new(&bytes[..]).take(most).read_to_end(&mut image).map_err(file)?;
+            GzDecoder::new(&bytes[..]).take(most).read_to_end(&mut image).map_err(error)?;
             load_image(memory, &image, path)
         }
     }
@@ -91,14 +93,16 @@ fn load_image(memory: &GuestMemoryMmap, image: &[u8], path: &Path) -> Result<Loa
 }
 
 /// Loads the initial file system as high as may be; returns its address and length.
-fn load_initrd(memory: &GuestMemoryMmap, path: &Path, kernel_end: u64) -> Result<(u64, u64), BootError> {
-    let error = |source| BootError::File { path: path.to_owned(), source };
-    let mut file = File::open(path).map_err(error)?;
-    let bytes = file.metadata().map_err(error)?.len();
+fn load_initrd(
+    memory: &GuestMemoryMmap,
+    initrd: &BootFile,
+    kernel_end: u64,
+) -> Result<(u64, u64), BootError> {
+    let (mut file, bytes) = initrd.beginning()?;
     let end = memory.last_addr().0 + 1;
     let room = end.saturating_sub(kernel_end.next_multiple_of(4096));
     if bytes > room {
-        return Err(BootError::Initrd { path: path.to_owned(), bytes, room });
+        return Err(BootError::Initrd { path: initrd.path().to_owned(), bytes, room });
     }
     let at = (end - bytes) & !0xfff;
     memory.read_exact_volatile_from(GuestAddress(at), &mut file, bytes as usize)?;
@@ -116,7 +120,7 @@ mod tests {
     use crate::memory::{Pages, create};
 
     fn boot(kernel: Kernel) -> Boot {
-        Boot { kernel, initrd: None, command_line: "a=b".into(), cpus: 1 }
+        Boot { kernel, initrd: None, command_line: "a=b".into(), cpus: 1, virtio_slots: 0 }
     }
 
     /// An Image of 4 KiB that says it takes `image_size`.
@@ -128,10 +132,14 @@ mod tests {
         image
     }
 
+    fn kernel(path: &Path) -> Kernel {
+        Kernel::File(BootFile::open(path).unwrap())
+    }
+
     fn file(bytes: &[u8]) -> (tempfile::TempDir, std::path::PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("kernel");
-        fs::write(&path, bytes).unwrap();
+        std::fs::write(&path, bytes).unwrap();
         (dir, path)
     }
 
@@ -143,7 +151,7 @@ mod tests {
         gzip.write_all(&plain).unwrap();
         for bytes in [&plain, &gzip.finish().unwrap()] {
             let (_dir, path) = file(bytes);
-            let entry = load(&memory, &boot(Kernel::File(path))).unwrap();
+            let entry = load(&memory, &boot(kernel(&path))).unwrap();
             assert_eq!(entry, Entry { pc: layout::KERNEL, x0: layout::DEVICE_TREE });
             let mut found = vec![0; plain.len()];
             memory.read_slice(&mut found, GuestAddress(layout::KERNEL)).unwrap();
@@ -158,32 +166,29 @@ mod tests {
         let memory = create(4 << 20, Pages::Small).unwrap();
         for bytes in [&[][..], &[0; 5000], GZIP] {
             let (_dir, path) = file(bytes);
-            let error = load(&memory, &boot(Kernel::File(path.clone()))).unwrap_err();
+            let error = load(&memory, &boot(kernel(&path))).unwrap_err();
             assert!(error.to_string().contains(&path.display().to_string()), "{error}");
         }
-        let error = load(&memory, &boot(Kernel::File("/nonexistent/Image".into()))).unwrap_err();
+        let error = BootFile::open(Path::new("/nonexistent/Image")).unwrap_err();
         assert!(error.to_string().contains("/nonexistent/Image"), "{error}");
     }
 
     #[test]
     fn a_kernel_that_takes_more_than_there_is_is_refused() {
         let memory = create(4 << 20, Pages::Small).unwrap();
-        for size in [2 << 20, u64::MAX] {
+        for size in [(2 << 20) + 1, u64::MAX] {
             let (_dir, path) = file(&image(size));
-            assert!(
-                matches!(load(&memory, &boot(Kernel::File(path))), Err(BootError::Load { .. })),
-                "{size}"
-            );
+            assert!(matches!(load(&memory, &boot(kernel(&path))), Err(BootError::Load { .. })), "{size}");
         }
     }
 
     #[test]
     fn an_initial_file_system_lies_behind_the_kernel_or_is_refused() {
         let memory = create(8 << 20, Pages::Small).unwrap();
-        let (_dir, kernel) = file(&image(1 << 20));
+        let (_dir, path) = file(&image(1 << 20));
         let start = |bytes: usize| {
-            let (_dir, path) = file(&vec![3; bytes]);
-            load(&memory, &Boot { initrd: Some(path), ..boot(Kernel::File(kernel.clone())) })
+            let (_dir, initrd) = file(&vec![3; bytes]);
+            load(&memory, &Boot { initrd: Some(BootFile::open(&initrd).unwrap()), ..boot(kernel(&path)) })
         };
         assert!(start(5 << 20).is_ok());
         assert!(matches!(start((5 << 20) + 1), Err(BootError::Initrd { room: 0x50_0000, .. })));

@@ -4,6 +4,7 @@ use vm_fdt::{Error, FdtWriter};
 use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 use super::layout;
+use crate::virtio::{self, SLOT_BYTES, Slot};
 
 /// Names by which nodes point to each other.
 mod handle {
@@ -34,6 +35,8 @@ pub(crate) struct Tree<'a> {
     pub initrd: Option<(u64, u64)>,
     /// Numbers for the kernel's random number generator to begin with.
     pub seed: [u8; 64],
+    /// Virtio devices that aren't on the PCI bus.
+    pub virtio_slots: usize,
 }
 
 impl Tree<'_> {
@@ -55,6 +58,7 @@ impl Tree<'_> {
         serial(&mut fdt)?;
         power_button(&mut fdt)?;
         pci(&mut fdt)?;
+        virtio::slots().take(self.virtio_slots).try_for_each(|slot| virtio_device(&mut fdt, slot))?;
         fdt.end_node(root)?;
         fdt.finish()
     }
@@ -192,31 +196,58 @@ fn pci(fdt: &mut FdtWriter) -> Result<(), Error> {
     fdt.end_node(node)
 }
 
+/// A virtio device that is on no bus (`virtio/mmio.yaml`).
+fn virtio_device(fdt: &mut FdtWriter, slot: Slot) -> Result<(), Error> {
+    let node = fdt.begin_node(&format!("virtio@{:x}", slot.address))?;
+    fdt.property_string("compatible", "virtio,mmio")?;
+    fdt.property_array_u64("reg", &[slot.address, SLOT_BYTES])?;
+    fdt.property_array_u32("interrupts", &[SHARED, slot.line, EDGE_RISING])?;
+    fdt.property_null("dma-coherent")?;
+    fdt.end_node(node)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::memory::{Pages, create};
+    use crate::virtio::SLOTS_MAX;
 
-    fn tree(cpus: u32) -> Vec<u8> {
+    fn tree(cpus: u32, virtio_slots: usize) -> Vec<u8> {
         let memory = create(4 << 20, Pages::Small).unwrap();
         let command_line = "x".repeat(layout::COMMAND_LINE_MAX - 1);
-        let tree =
-            Tree { memory: &memory, cpus, command_line: &command_line, initrd: Some((1, 2)), seed: [7; 64] };
-        tree.flattened().unwrap()
+        let (initrd, seed) = (Some((1, 2)), [7; 64]);
+        let command_line = &command_line;
+        Tree { memory: &memory, cpus, command_line, initrd, seed, virtio_slots }.flattened().unwrap()
+    }
+
+    fn has(tree: &[u8], bytes: &[u8]) -> bool {
+        tree.windows(bytes.len()).any(|window| window == bytes)
     }
 
     #[test]
     fn the_longest_tree_fits() {
-        assert!(tree(32).len() <= layout::DEVICE_TREE_BYTES);
+        assert!(tree(32, SLOTS_MAX).len() <= layout::DEVICE_TREE_BYTES);
     }
 
     #[test]
     fn every_processor_is_in_it_under_its_number() {
-        let tree = tree(18);
-        let has = |name: &[u8]| tree.windows(name.len()).any(|window| window == name);
+        let tree = tree(18, 0);
+        let has = |name: &[u8]| has(&tree, name);
         for name in [&b"cpu@0\0"[..], b"cpu@f\0", b"cpu@100\0", b"cpu@101\0"] {
             assert!(has(name), "{name:?}");
         }
         assert!(!has(b"cpu@102\0") && !has(b"cpu@10\0"));
+    }
+
+    #[test]
+    fn each_virtio_slot_is_in_it_with_its_registers_and_its_line() {
+        let tree = tree(1, 2);
+        for name in [&b"virtio@a000000\0"[..], b"virtio@a010000\0"] {
+            assert!(has(&tree, name), "{name:?}");
+        }
+        assert!(!has(&tree, b"virtio@a020000\0"), "no more than there are");
+        let words = |words: &[u32]| words.iter().flat_map(|word| word.to_be_bytes()).collect::<Vec<u8>>();
+        assert!(has(&tree, &words(&[0, 0x0a01_0000, 0, 0x1000])));
+        assert!(has(&tree, &words(&[SHARED, 3, EDGE_RISING])));
     }
 }

@@ -5,11 +5,14 @@
 //! | 0 | 128 MiB | nothing |
 //! | 128 MiB | 144 MiB | interrupt controller |
 //! | 144 MiB | 145 MiB | serial port, power button, exit register |
+//! | 160 MiB | 162 MiB | registers of virtio devices that are not on the PCI bus |
 //! | 256 MiB | 768 MiB | addresses of PCI devices |
 //! | 1008 MiB | + 1 MiB | configuration space of PCI bus 0 |
 //! | 1 GiB | | memory: device tree, mailbox, kernel, initial file system at the end; memory added later |
 
-use kvm::aarch64::GicPlaces;
+use std::ops::Range;
+
+use kvm::aarch64::{GicPlaces, LINES};
 
 /// The interrupt controller. Its redistributors take 128 KiB for each of 32 processors.
 pub const GIC: GicPlaces =
@@ -29,6 +32,12 @@ pub const EVENT_LINE: u32 = 1;
 pub const EXIT: u64 = 0x0902_0000;
 /// Bytes between devices: the largest page a guest may have.
 pub const DEVICE_BYTES: u64 = 0x1_0000;
+/// Registers of the first virtio device that isn't on the PCI bus.
+pub const VIRTIO: u64 = 0x0a00_0000;
+/// From one such device's registers to the next one's.
+pub const VIRTIO_STEP: u64 = DEVICE_BYTES;
+/// Their interrupt lines, one each.
+pub const VIRTIO_LINES: Range<u32> = EVENT_LINE + 1..LINES;
 
 /// Addresses for PCI devices.
 pub const PCI_WINDOW: u64 = 0x1000_0000;

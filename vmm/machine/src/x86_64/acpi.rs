@@ -14,13 +14,14 @@ use acpi_tables::xsdt::XSDT;
 use acpi_tables::{Aml, AmlSink};
 
 use super::layout;
+use crate::virtio::{self, SLOT_BYTES, Slot};
 
 const OEM: [u8; 6] = *b"RINGWY";
 const TABLE: [u8; 8] = *b"RINGWYVM";
 const REVISION: u32 = 1;
 
 /// The tables as they stand in memory from [`layout::ACPI`] on, the root pointer first.
-pub(crate) fn tables(cpus: u32) -> Vec<u8> {
+pub(crate) fn tables(cpus: u32, virtio_slots: usize) -> Vec<u8> {
     let mut image = vec![0; Rsdp::len().next_multiple_of(16)];
     let mut put = |table: &dyn Aml| -> u64 {
         let at = image.len().next_multiple_of(16);
@@ -28,7 +29,7 @@ pub(crate) fn tables(cpus: u32) -> Vec<u8> {
         image.extend(bytes(table));
         layout::ACPI + at as u64
     };
-    let dsdt = put(&Bytes(dsdt()));
+    let dsdt = put(&Bytes(dsdt(virtio_slots)));
     let fadt = put(&fadt(dsdt));
     let madt = put(&madt(cpus));
     let mcfg = put(&mcfg());
@@ -89,8 +90,28 @@ fn mcfg() -> impl Aml {
     mcfg
 }
 
-/// The devices that can't be found otherwise: PCI's root, the serial port, the power button and its events.
-fn dsdt() -> Vec<u8> {
+/// A virtio device that is on no bus. The name is the one Linux knows (`drivers/virtio/virtio_mmio.c`).
+fn virtio_device(number: u8, slot: Slot) -> Vec<u8> {
+    bytes(&Device::new(
+        format!("_SB_.VR{number:02}").as_str().into(),
+        vec![
+            &Name::new("_HID".into(), &"LNRO0005"),
+            &Name::new("_UID".into(), &number),
+            &Name::new("_CCA".into(), &aml::ONE),
+            &Name::new(
+                "_CRS".into(),
+                &ResourceTemplate::new(vec![
+                    &aml::Memory32Fixed::new(true, slot.address as u32, SLOT_BYTES as u32),
+                    &Interrupt::new(true, true, false, false, slot.line),
+                ]),
+            ),
+        ],
+    ))
+}
+
+/// The devices that can't be found otherwise: PCI's root, the serial port, the power button and its events, virtio
+/// devices that aren't on PCI.
+fn dsdt(virtio_slots: usize) -> Vec<u8> {
     let window_end = (layout::PCI_WINDOW + layout::PCI_WINDOW_BYTES - 1) as u32;
     let root = bytes(&Device::new(
         "_SB_.PCI0".into(),
@@ -190,12 +211,16 @@ fn dsdt() -> Vec<u8> {
     for part in [root, reserved, serial, button, events, off] {
         dsdt.append_slice(&part);
     }
+    for (number, slot) in (0..).zip(virtio::slots().take(virtio_slots)) {
+        dsdt.append_slice(&virtio_device(number, slot));
+    }
     dsdt.as_slice().to_vec()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::virtio::SLOTS_MAX;
 
     /// Signature and length of the table at a guest address; its checksum must be right.
     fn table_at(image: &[u8], address: u64) -> (&[u8], &[u8]) {
@@ -208,7 +233,7 @@ mod tests {
 
     #[test]
     fn every_table_is_reached_from_the_root_and_sums_up_to_zero() {
-        let image = tables(3);
+        let image = tables(3, SLOTS_MAX);
         assert_eq!(&image[..8], b"RSD PTR ");
         assert!(image.len() as u64 <= layout::ACPI_END - layout::ACPI);
         let address = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap());
@@ -219,6 +244,26 @@ mod tests {
         assert_eq!(signatures, [b"FACP", b"APIC", b"MCFG"]);
         let fadt = table_at(&image, address(&xsdt[36..44])).1;
         assert_eq!(table_at(&image, address(&fadt[140..148])).0, b"DSDT");
+    }
+
+    #[test]
+    fn each_virtio_slot_is_a_device_with_its_registers_and_its_line() {
+        let count =
+            |dsdt: &[u8], bytes: &[u8]| dsdt.windows(bytes.len()).filter(|window| *window == bytes).count();
+        assert_eq!(count(&dsdt(0), b"LNRO0005"), 0);
+        let dsdt = dsdt(SLOTS_MAX);
+        assert_eq!(count(&dsdt, b"LNRO0005"), 18);
+        for (slot, number) in virtio::slots().zip(0..) {
+            assert_eq!(count(&dsdt, format!("VR{number:02}").as_bytes()), 1);
+            // 32-bit fixed memory, writable (ACPI 6.5, section 6.4.3.4); an interrupt: consumer, edge, active high,
+            // exclusive (6.4.3.6).
+            let mut resources = vec![0x86, 9, 0, 1];
+            resources.extend((slot.address as u32).to_le_bytes());
+            resources.extend([0, 0x10, 0, 0]);
+            resources.extend([0x89, 6, 0, 0b0011, 1]);
+            resources.extend(slot.line.to_le_bytes());
+            assert_eq!(count(&dsdt, &resources), 1, "{slot:x?}");
+        }
     }
 
     #[test]

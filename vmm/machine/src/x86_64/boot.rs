@@ -1,6 +1,5 @@
 //! A kernel into memory: ELF (with PVH's or the 64-bit entry) or bzImage.
 
-use std::fs::File;
 use std::io::{Cursor, Read, Seek, SeekFrom};
 use std::path::Path;
 
@@ -10,7 +9,7 @@ use linux_loader::loader::{BzImage, Elf, KernelLoader};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 use super::{acpi, layout};
-use crate::boot::{Boot, BootError, Kernel};
+use crate::boot::{Boot, BootError, BootFile, Kernel};
 
 /// Puts everything into memory that the guest finds at its start, and says how its first processor starts. Called
 /// again for a reset.
@@ -21,13 +20,13 @@ pub fn load(memory: &GuestMemoryMmap, boot: &Boot) -> Result<Entry, BootError> {
     if boot.command_line.len() >= layout::COMMAND_LINE_MAX {
         return Err(BootError::CommandLine(boot.command_line.len()));
     }
-    memory.write_slice(&acpi::tables(boot.cpus), GuestAddress(layout::ACPI))?;
+    memory.write_slice(&acpi::tables(boot.cpus, boot.virtio_slots), GuestAddress(layout::ACPI))?;
     memory.write_slice(&FIRMWARE, GuestAddress(layout::RESET_ENTRY))?;
     memory.write_slice(boot.command_line.as_bytes(), GuestAddress(layout::COMMAND_LINE))?;
     memory.write_obj(0u8, GuestAddress(layout::COMMAND_LINE + boot.command_line.len() as u64))?;
     let loaded = load_kernel(memory, &boot.kernel)?;
     let initrd = match &boot.initrd {
-        Some(path) => Some(load_initrd(memory, path, &loaded)?),
+        Some(file) => Some(load_initrd(memory, file, &loaded)?),
         None => None,
     };
     let entry = match loaded.entry {
@@ -86,10 +85,7 @@ fn load_kernel(memory: &GuestMemoryMmap, kernel: &Kernel) -> Result<Loaded, Boot
         Kernel::Builtin(image) => {
             load_image(memory, &mut Cursor::new(*image), Path::new("the built-in guest"))
         }
-        Kernel::File(path) => {
-            let file = |source| BootError::File { path: path.clone(), source };
-            load_image(memory, &mut File::open(path).map_err(file)?, path)
-        }
+        Kernel::File(file) => load_image(memory, &mut file.beginning()?.0, file.path()),
     }
 }
 
@@ -165,10 +161,12 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 }
 
 /// Loads the initial file system as high as may be; returns its address and length.
-fn load_initrd(memory: &GuestMemoryMmap, path: &Path, kernel: &Loaded) -> Result<(u64, u64), BootError> {
-    let error = |source| BootError::File { path: path.to_owned(), source };
-    let mut file = File::open(path).map_err(error)?;
-    let bytes = file.metadata().map_err(error)?.len();
+fn load_initrd(
+    memory: &GuestMemoryMmap,
+    initrd: &BootFile,
+    kernel: &Loaded,
+) -> Result<(u64, u64), BootError> {
+    let (mut file, bytes) = initrd.beginning()?;
     let max = match u32_at(&kernel.header, header::INITRD_ADDR_MAX - header::START) {
         0 => INITRD_MAX,
         max => max.into(),
@@ -176,7 +174,7 @@ fn load_initrd(memory: &GuestMemoryMmap, path: &Path, kernel: &Loaded) -> Result
     let low_end = memory.iter().next().map_or(0, |region| region.len()).min(max + 1);
     let room = low_end.saturating_sub(kernel.end.next_multiple_of(4096));
     if bytes > room {
-        return Err(BootError::Initrd { path: path.to_owned(), bytes, room });
+        return Err(BootError::Initrd { path: initrd.path().to_owned(), bytes, room });
     }
     let at = (low_end - bytes) & !0xfff;
     memory.read_exact_volatile_from(GuestAddress(at), &mut file, bytes as usize)?;
@@ -274,7 +272,7 @@ mod tests {
     use crate::memory::{Pages, create};
 
     fn boot(kernel: Kernel) -> Boot {
-        Boot { kernel, initrd: None, command_line: "a=b".into(), cpus: 1 }
+        Boot { kernel, initrd: None, command_line: "a=b".into(), cpus: 1, virtio_slots: 0 }
     }
 
     #[test]
@@ -282,7 +280,7 @@ mod tests {
         let memory = create(4 << 20, Pages::Small).unwrap();
         let error = load(&memory, &boot(Kernel::Builtin(&[0; 5000]))).unwrap_err();
         assert!(matches!(error, BootError::Format(_)), "{error}");
-        let error = load(&memory, &boot(Kernel::File("/nonexistent/vmlinux".into()))).unwrap_err();
+        let error = BootFile::open(Path::new("/nonexistent/vmlinux")).unwrap_err();
         assert!(error.to_string().contains("/nonexistent/vmlinux"), "{error}");
     }
 

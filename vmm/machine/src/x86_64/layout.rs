@@ -7,8 +7,13 @@
 //! | 1 MiB | 3 GiB at most | memory: kernel, initial file system at the end |
 //! | 3 GiB | 3.5 GiB | addresses of PCI devices |
 //! | 3.5 GiB | + 1 MiB | configuration space of PCI bus 0 |
+//! | 3.5 GiB + 1 MiB | + 72 KiB | registers of virtio devices that are not on the bus |
 //! | 3.98 GiB | | I/O APIC, local APIC, pages of KVM's |
 //! | 4 GiB | | memory beyond 3 GiB, memory added later |
+
+use std::ops::Range;
+
+use kvm::x86_64::LINES;
 
 /// First address that isn't memory below 4 GiB.
 pub const GAP_START: u64 = 3 << 30;
@@ -50,6 +55,12 @@ pub const PCI_WINDOW_BYTES: u64 = 0x2000_0000;
 pub const ECAM: u64 = 0xe000_0000;
 /// Bytes of it.
 pub const ECAM_BYTES: u64 = 1 << 20;
+/// Registers of the first virtio device that isn't on the bus.
+pub const VIRTIO: u64 = ECAM + ECAM_BYTES;
+/// From one such device's registers to the next one's.
+pub const VIRTIO_STEP: u64 = 0x1000;
+/// Their interrupt lines, one each.
+pub const VIRTIO_LINES: Range<u32> = EVENT_LINE + 1..LINES;
 /// The I/O APIC.
 pub const IOAPIC: u32 = 0xfec0_0000;
 /// The local APICs.

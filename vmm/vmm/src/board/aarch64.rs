@@ -6,15 +6,18 @@ use devices::EventFd;
 use devices::pci::Bus;
 use devices::pins::Pins;
 use devices::serial::{REGISTERS, Serial};
+use devices::virtio::mmio::Bank;
 use machine::layout;
 
-use super::Effect;
+use super::{Effect, VIRTIO_END};
 
 /// The devices, shared by the processors.
 pub struct Board {
     serial: Mutex<Serial>,
     pins: Mutex<Pins>,
-    pub pci: Bus,
+    pci: Bus,
+    /// Virtio devices that aren't on the bus.
+    virtio: Bank,
 }
 
 /// Who answers to an address, and which of their addresses it is.
@@ -23,6 +26,7 @@ enum Place {
     Pins(u64),
     Exit,
     Config(u64),
+    Virtio(u64),
     Pci,
 }
 
@@ -35,14 +39,21 @@ fn place(address: u64) -> Place {
         layout::PINS..PINS_END => Place::Pins(address - layout::PINS),
         layout::EXIT => Place::Exit,
         layout::ECAM..ECAM_END => Place::Config(address - layout::ECAM),
+        layout::VIRTIO..VIRTIO_END => Place::Virtio(address - layout::VIRTIO),
         _ => Place::Pci,
     }
 }
 
 impl Board {
-    pub fn new(serial: Serial, pci: Bus, event_line: EventFd) -> Arc<Board> {
+    pub fn new(serial: Serial, pci: Bus, virtio: Bank, event_line: EventFd) -> Arc<Board> {
         let pins = Mutex::new(Pins::new(event_line));
-        Arc::new(Board { serial: Mutex::new(serial), pins, pci })
+        Arc::new(Board { serial: Mutex::new(serial), pins, pci, virtio })
+    }
+
+    /// Tells the devices that the guest's memory has grown.
+    pub fn memory_grown(&self) {
+        self.pci.memory_grown();
+        self.virtio.memory_grown();
     }
 
     /// Presses the power button.
@@ -66,6 +77,7 @@ impl Board {
             Place::Pins(offset) => lock(&self.pins).read(offset, data),
             Place::Exit => data.fill(0),
             Place::Config(offset) => self.pci.read_ecam(offset, data),
+            Place::Virtio(offset) => self.virtio.read(offset, data),
             Place::Pci => self.pci.read(address, data),
         }
     }
@@ -77,6 +89,7 @@ impl Board {
             Place::Pins(offset) => lock(&self.pins).write(offset, data),
             Place::Exit => return Effect::Exit(data.first().copied().unwrap_or(0)),
             Place::Config(offset) => self.pci.write_ecam(offset, data),
+            Place::Virtio(offset) => self.virtio.write(offset, data),
             Place::Pci => self.pci.write(address, data),
         }
         Effect::None
@@ -95,12 +108,13 @@ pub fn micro_guest_words() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::board::no_virtio;
 
     fn board() -> (Arc<Board>, EventFd) {
         let event = || EventFd::create().unwrap();
         let power = event();
         let serial = Serial::new(event(), Box::new(std::io::sink()));
-        (Board::new(serial, Bus::default(), power.try_clone().unwrap()), power)
+        (Board::new(serial, Bus::default(), no_virtio(), power.try_clone().unwrap()), power)
     }
 
     #[test]

@@ -6,23 +6,48 @@ use std::sync::{Arc, Mutex, PoisonError};
 use devices::EventFd;
 use devices::pci::Bus;
 use devices::serial::{REGISTERS, Serial};
+use devices::virtio::mmio::Bank;
 use machine::layout;
 
-use super::Effect;
+use super::{Effect, VIRTIO_END};
 
 /// The devices, shared by the processors.
 pub struct Board {
     pub serial: Mutex<Serial>,
-    pub pci: Bus,
+    pci: Bus,
+    /// Virtio devices that aren't on the bus.
+    virtio: Bank,
     /// What happened that the guest's firmware has to be told.
     events: AtomicU8,
     /// Interrupts the guest for that.
     event_line: EventFd,
 }
 
+/// Who answers to an address, and which of their addresses it is.
+enum Place {
+    Config(u64),
+    Virtio(u64),
+    Pci,
+}
+
+fn place(address: u64) -> Place {
+    const ECAM_END: u64 = layout::ECAM + layout::ECAM_BYTES;
+    match address {
+        layout::ECAM..ECAM_END => Place::Config(address - layout::ECAM),
+        layout::VIRTIO..VIRTIO_END => Place::Virtio(address - layout::VIRTIO),
+        _ => Place::Pci,
+    }
+}
+
 impl Board {
-    pub fn new(serial: Serial, pci: Bus, event_line: EventFd) -> Arc<Board> {
-        Arc::new(Board { serial: Mutex::new(serial), pci, events: AtomicU8::new(0), event_line })
+    pub fn new(serial: Serial, pci: Bus, virtio: Bank, event_line: EventFd) -> Arc<Board> {
+        Arc::new(Board { serial: Mutex::new(serial), pci, virtio, events: AtomicU8::new(0), event_line })
+    }
+
+    /// Tells the devices that the guest's memory has grown.
+    pub fn memory_grown(&self) {
+        self.pci.memory_grown();
+        self.virtio.memory_grown();
     }
 
     /// Presses the power button.
@@ -74,17 +99,19 @@ impl Board {
 
     /// Answers a read from where no memory is.
     pub fn read_mmio(&self, address: u64, data: &mut [u8]) {
-        match address.checked_sub(layout::ECAM) {
-            Some(offset) if offset < layout::ECAM_BYTES => self.pci.read_ecam(offset, data),
-            _ => self.pci.read(address, data),
+        match place(address) {
+            Place::Config(offset) => self.pci.read_ecam(offset, data),
+            Place::Virtio(offset) => self.virtio.read(offset, data),
+            Place::Pci => self.pci.read(address, data),
         }
     }
 
     /// Takes a write to where no memory is.
     pub fn write_mmio(&self, address: u64, data: &[u8]) -> Effect {
-        match address.checked_sub(layout::ECAM) {
-            Some(offset) if offset < layout::ECAM_BYTES => self.pci.write_ecam(offset, data),
-            _ => self.pci.write(address, data),
+        match place(address) {
+            Place::Config(offset) => self.pci.write_ecam(offset, data),
+            Place::Virtio(offset) => self.virtio.write(offset, data),
+            Place::Pci => self.pci.write(address, data),
         }
         Effect::None
     }
@@ -104,10 +131,11 @@ const TIMER_GATE: u16 = 0x61;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::board::no_virtio;
 
     fn board() -> Arc<Board> {
         let event = || EventFd::create().unwrap();
-        Board::new(Serial::new(event(), Box::new(std::io::sink())), Bus::default(), event())
+        Board::new(Serial::new(event(), Box::new(std::io::sink())), Bus::default(), no_virtio(), event())
     }
 
     #[test]
