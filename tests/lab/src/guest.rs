@@ -32,6 +32,8 @@ pub struct GuestOptions {
     pub packed: bool,
     /// Properties of virtio-net-pci beside those, such as `host_mtu=9000`.
     pub properties: Vec<String>,
+    /// More of QEMU's arguments: other devices, say.
+    pub arguments: Vec<String>,
     /// Virtual cores.
     pub cores: u16,
     /// Does not boot: waits for another guest to [migrate](Guest::migrate) to it.
@@ -49,6 +51,7 @@ impl GuestOptions {
             queues: 1,
             packed: false,
             properties: vec!["mrg_rxbuf=on".into()],
+            arguments: Vec::new(),
             cores: 1,
             incoming: false,
         }
@@ -96,6 +99,7 @@ impl GuestOptions {
         flags
             .into_iter()
             .chain(pairs.into_iter().flat_map(|(option, value)| [option.to_owned(), value]))
+            .chain(self.arguments.iter().cloned())
             .chain(incoming.into_iter().flatten())
             .collect()
     }

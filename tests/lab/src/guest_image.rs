@@ -11,7 +11,22 @@ use crate::{packages, process::run_to_end, target_dir};
 /// Package that depends on the current kernel's package.
 const KERNEL: &str = "linux-image-amd64";
 /// What the guests load; dependencies are added.
-const MODULES: &[&str] = &["virtio_pci", "virtio_net"];
+const MODULES: &[&str] = &[
+    "virtio_pci",
+    "virtio_mmio",
+    "virtio_net",
+    "virtio_blk",
+    "virtio_console",
+    "virtio_rng",
+    "crc32c_generic",
+    "ext4",
+    "button",
+    "evdev",
+    "kvm_amd",
+    "9p",
+    "9pnet_virtio",
+    "tun",
+];
 /// Programs taken from this machine, with their shared libraries.
 const PROGRAMS: &[&str] = &["/usr/bin/iperf3", "/usr/sbin/ethtool"];
 const INIT: &str = include_str!("guest_init.sh");
@@ -27,6 +42,46 @@ pub struct GuestImage {
 }
 
 impl GuestImage {
+    /// The directory everything lies in.
+    ///
+    /// # Errors
+    /// Never for an image that was built here.
+    pub fn dir(&self) -> Result<PathBuf> {
+        Ok(self.initrd.parent().context("an initrd lies in a directory")?.to_path_buf())
+    }
+
+    /// The kernel as the ELF file that its own start unpacks; made on first use.
+    ///
+    /// # Errors
+    /// When the kernel is not packed by `xz`, as Debian's are.
+    pub fn unpacked_kernel(&self) -> Result<PathBuf> {
+        let path = self.dir()?.join("vmlinux");
+        if path.exists() {
+            return Ok(path);
+        }
+        let image = std::fs::read(&self.kernel)?;
+        let word = |at: usize| -> Result<usize> {
+            let bytes = image.get(at..at + 4).context("a kernel has a header")?;
+            Ok(u32::from_le_bytes(bytes.try_into()?) as usize)
+        };
+        // Linux, Documentation/arch/x86/boot.rst: setup_sects, payload_offset, payload_length. The last four bytes
+        // are the length unpacked.
+        let start = (usize::from(image[0x1f1]) + 1) * 512 + word(0x248)?;
+        let packed = image.get(start..start + word(0x24c)? - 4).context("a payload inside the kernel")?;
+        let (from, partial) = (self.dir()?.join("vmlinux.xz"), self.dir()?.join("vmlinux.partial"));
+        std::fs::write(&from, packed)?;
+        let status = Command::new("sh")
+            .args(["-c", "xz --decompress --stdout \"$0\" > \"$1\""])
+            .args([&from, &partial])
+            .status()?;
+        std::fs::remove_file(&from)?;
+        if !status.success() {
+            bail!("unpacking the kernel: xz ended with {status}");
+        }
+        std::fs::rename(&partial, &path)?;
+        Ok(path)
+    }
+
     /// Builds the image, or takes the one a former run built from the same parts.
     ///
     /// # Errors
@@ -110,6 +165,8 @@ fn build_initrd(dir: &Path, unpacked: &Path, image: &GuestImage) -> Result<()> {
     for program in PROGRAMS {
         install_program(&root, Path::new(program))?;
     }
+    // What this program is linked with is what Ringway is linked with.
+    install_libraries(&root, &std::env::current_exe()?)?;
     install_modules(&root, unpacked, &image.kernel, MODULES)?;
     pack(&root, INIT, &image.initrd)
 }
@@ -147,6 +204,10 @@ fn install_program(root: &Path, program: &Path) -> Result<()> {
     let name = program.file_name().context("a program has a name")?;
     std::fs::copy(program, root.join("usr/bin").join(name))
         .with_context(|| format!("copying {}", program.display()))?;
+    install_libraries(root, program)
+}
+
+fn install_libraries(root: &Path, program: &Path) -> Result<()> {
     let libraries = run_to_end("ldd", &[&program.to_string_lossy()], LIMIT)?;
     for path in libraries.split_whitespace().filter(|word| word.starts_with('/')) {
         let to = root.join(path.trim_start_matches('/'));

@@ -1,8 +1,8 @@
 //! What tests and benchmarks with third parties stand on.
 //!
 //! Everything here drives other people's programs from outside, as an operator would: [`Process`] owns one child with its
-//! log, [`Testpmd`] a `dpdk-testpmd` at its prompt, [`Guest`] a QEMU virtual machine at its serial console, [`Namespace`] a
-//! network namespace. [`PlayedGuest`] and [`Hostile`](hostile::Hostile) are guests without a machine, in the test's own
+//! log, [`Testpmd`] a `dpdk-testpmd` at its prompt, [`Guest`] a QEMU virtual machine at its serial console, [`EmulatedHost`] and
+//! [`ArmHost`] those in which Ringway runs itself, with KVM, [`Namespace`] a network namespace. [`PlayedGuest`] and [`Hostile`](hostile::Hostile) are guests without a machine, in the test's own
 //! process: one keeps the rules and counts, the other breaks them. A [`Switch`](switch::Switch) is whatever forwards between sockets: Ringway, OVS-DPDK or a forwarding
 //! testpmd, set up from one [`Plan`](switch::Plan), so that a scenario or a benchmark is written once.
 //!
@@ -10,6 +10,7 @@
 
 mod arm_host;
 pub mod dpaa2;
+mod emulated_host;
 mod footprint;
 mod guest;
 mod guest_image;
@@ -25,6 +26,7 @@ pub mod switch;
 mod testpmd;
 
 pub use arm_host::{ArmFiles, ArmHost};
+pub use emulated_host::{EmulatedHost, HOST_DIR};
 pub use footprint::Footprint;
 pub use guest::{Guest, GuestOptions, Migration, Output};
 pub use guest_image::GuestImage;

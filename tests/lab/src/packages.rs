@@ -17,6 +17,7 @@ pub const FOR_TESTS: &[&str] = &[
     "iproute2",
     "ethtool",
     "util-linux",
+    "xz-utils",
     "valgrind",
 ];
 

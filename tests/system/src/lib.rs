@@ -14,6 +14,7 @@ mod resilience;
 mod take_over;
 mod traffic;
 mod vmm;
+mod vmm_linux;
 
 use anyhow::Result;
 use lab::GuestImage;
@@ -167,6 +168,7 @@ pub fn all() -> Vec<Scenario> {
         partition::SCENARIOS,
         take_over::SCENARIOS,
         vmm::SCENARIOS,
+        vmm_linux::SCENARIOS,
     ];
     let copy = |s: &Scenario| Scenario::new(s.name, s.needs, s.run);
     let others = dpaa2::scenarios().chain(resilience::scenarios());

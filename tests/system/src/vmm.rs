@@ -5,6 +5,7 @@ use lab::switch::{Plan, Ringway, ringway_binary};
 use lab::{Namespace, Process, run_to_end, wait_until, workspace_root};
 use serde_json::Value;
 use std::fmt::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("vmm/machine-killed-under-load", NEEDS, machine_killed),
     Scenario::new("vmm/switch-killed-under-load", NEEDS, |c| switch_killed(c, "")),
     Scenario::new("vmm/switch-killed-under-load-packed", NEEDS, |c| switch_killed(c, "packed=on")),
+    Scenario::new("vmm/confined-to-a-user-and-a-folder", NEEDS_ROOT, confined),
     Scenario::new("vmm/take-over-starts-no-machine-twice", NEEDS, take_over),
     Scenario::new("vmm/pause-and-resume", NEEDS, pause_and_resume),
     Scenario::new("vmm/no-exits-in-steady-state", NEEDS, no_exits),
@@ -38,6 +40,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 ];
 
 const NEEDS: &[Need] = &[Need::Ringway, Need::Kvm];
+const NEEDS_ROOT: &[Need] = &[Need::Ringway, Need::Kvm, Need::Root];
 const NEEDS_TAP: &[Need] = &[Need::Ringway, Need::Kvm, Need::Root, Need::Tun];
 const NEEDS_VHOST_NET: &[Need] = &[Need::Ringway, Need::Kvm, Need::Root, Need::Tun, Need::VhostNet];
 
@@ -252,6 +255,49 @@ fn switch_killed(context: &Context, cmdline: &str) -> Result<()> {
     ensure!(machines.machine("gen")?["resets"] == 0, "the guest began anew");
     context.note(format!("lost with the switch: {} frames", machines.count("gen", "lost")?));
     machines.stop()
+}
+
+/// A process of root's makes itself one of nobody's, with one folder to see: it serves, is asked, comes back to a switch
+/// that was killed and to a reset, and leaves nothing behind.
+fn confined(context: &Context) -> Result<()> {
+    std::fs::set_permissions(&context.dir, std::fs::Permissions::from_mode(0o755))?;
+    let keys = format!("user = \"nobody\"\nchroot = \"{}\"\nkernel =", context.dir.display());
+    let toml = pair("").replace("kernel =", &keys);
+    let mut machines = Machines::start(context, &toml, &["gen", "echo"])?;
+    machines.wait_received(1000)?;
+    let nobody = run_to_end("id", &["-u", "nobody"], LIMIT)?;
+    let group = run_to_end("id", &["-g", "nobody"], LIMIT)?;
+    let expect_confined = |machines: &Machines| -> Result<()> {
+        for pid in machines.pids()? {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+            for (key, number) in [("Uid:", nobody.trim()), ("Gid:", group.trim())] {
+                let line = status.lines().find_map(|line| line.strip_prefix(key)).context("a line")?;
+                ensure!(line.split_whitespace().all(|word| word == number), "{key}{line}");
+            }
+            let root = std::fs::read_link(format!("/proc/{pid}/root"))?;
+            ensure!(root == context.dir.canonicalize()?, "its root is {}", root.display());
+        }
+        Ok(())
+    };
+    expect_confined(&machines)?;
+    ensure!(machines.machine("gen")?["overhead_bytes"].as_u64() > Some(0), "it can't tell its memory");
+    machines.switch.kill_and_start_again()?;
+    machines.wait_received(10_000)?;
+    machines.vm(&["reset", "echo"])?;
+    machines.wait_received(10_000)?;
+    machines.vm(&["add-memory", "echo", "16M"])?;
+    machines.kill("gen")?;
+    wait_until("the machine's second life", LIMIT, || Ok(expect_confined(&machines).ok()))?;
+    machines.wait_received(10_000)?;
+    machines.stop()?;
+    let left =
+        std::fs::read_dir(&context.dir)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let left: Vec<String> = left.filter(|name| name.contains("-vm-") && name.ends_with(".sock")).collect();
+    ensure!(left.is_empty(), "sockets left behind: {left:?}");
+    let error =
+        refused(&context.dir, &vm("a", "sink", GEN, "").replace("kernel =", "chroot = \"/mnt\"\nkernel ="))?;
+    ensure!(error.contains("is not below /mnt"), "{error}");
+    Ok(())
 }
 
 fn take_over(context: &Context) -> Result<()> {
@@ -492,12 +538,16 @@ fn mistakes(context: &Context) -> Result<()> {
     };
     bad("lost", "/nowhere/vmlinux", "64M");
     bad("huge", "builtin:sink", "1T");
+    bad("nobody", "builtin:sink\"\nuser = \"nobody-of-this-name", "64M");
     let vhost_net = "backend = \"vhost-net\", port = \"none-p0\"";
     let _ = writeln!(toml, "[[vm]]\nname = \"none\"\nkernel = \"builtin:sink\"\nnet = [{{ {vhost_net} }}]");
     let mut machines = Machines::start(context, &toml, &["good"])?;
     let log = machines.switch.process().log();
-    for words in ["kernel /nowhere/vmlinux can't be read", "1024G of memory is more than this host has free"]
-    {
+    for words in [
+        "kernel /nowhere/vmlinux can't be read",
+        "1024G of memory is more than this host has free",
+        "there is no user `nobody-of-this-name` here",
+    ] {
         ensure!(log.contains(words), "`{words}` is not in the log:\n{log}");
     }
     wait_until("the one that can run", LIMIT, || Ok(machines.machine("good").ok()))?;
