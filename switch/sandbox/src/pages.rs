@@ -36,10 +36,14 @@ unsafe extern "C" fn release(object: *mut libc::dl_phdr_info, _: usize, _: *mut 
 mod tests {
     use super::*;
 
+    /// Of files on disks, and of those in memory, which are counted as shared memory.
     fn resident_file_kib() -> u64 {
         let status = std::fs::read_to_string("/proc/self/status").expect("of this process");
-        let line = status.lines().find_map(|line| line.strip_prefix("RssFile:")).expect("a line");
-        line.split_whitespace().next().expect("a number").parse().expect("in KiB")
+        let kib = |key| -> u64 {
+            let line = status.lines().find_map(|line| line.strip_prefix(key)).expect("a line");
+            line.split_whitespace().next().expect("a number").parse().expect("in KiB")
+        };
+        kib("RssFile:") + kib("RssShmem:")
     }
 
     #[test]

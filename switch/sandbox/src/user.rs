@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::unistd::{Gid, Uid, chdir, chroot, initgroups, setresgid, setresuid};
 
 /// A user of this machine.
@@ -54,7 +55,8 @@ impl User {
     pub fn named(name: &str) -> Result<User, ConfineError> {
         match nix::unistd::User::from_name(name) {
             Ok(Some(user)) => Ok(User { name: user.name, uid: user.uid.as_raw(), gid: user.gid.as_raw() }),
-            Ok(None) => Err(ConfineError::Unknown(name.to_owned())),
+            // Where there is no database at all, either.
+            Ok(None) | Err(Errno::ENOENT | Errno::ESRCH) => Err(ConfineError::Unknown(name.to_owned())),
             Err(errno) => Err(ConfineError::LookUp { name: name.to_owned(), cause: errno.into() }),
         }
     }

@@ -17,7 +17,8 @@ const KERNEL: &str = "linux-image-arm64:arm64";
 const BUSYBOX: &str = "busybox-static:arm64";
 /// What the machine itself loads, and what guests in it load.
 const HOST_MODULES: &[&str] = &["tun"];
-const GUEST_MODULES: &[&str] = &["virtio_pci", "virtio_net", "gpio_keys", "evdev"];
+const GUEST_MODULES: &[&str] =
+    &["virtio_pci", "virtio_mmio", "virtio_net", "virtio_blk", "gpio_keys", "evdev"];
 /// Where Debian's cross compiler keeps the shared libraries of its programs.
 const LIBRARIES: &str = "/usr/aarch64-linux-gnu/lib";
 const LIBRARY_NAMES: &[&str] = &["ld-linux-aarch64.so.1", "libc.so.6", "libm.so.6", "libgcc_s.so.1"];
@@ -110,6 +111,7 @@ fn base(root: &Path, busybox: &Path) -> Result<()> {
     }
     put(root, busybox, Path::new("/bin/busybox"))?;
     std::os::unix::fs::symlink("busybox", root.join("bin/sh"))?;
+    fs::write(root.join("etc/passwd"), "root:x:0:0:root:/:/bin/sh\n")?;
     Ok(())
 }
 

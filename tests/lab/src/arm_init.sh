@@ -6,7 +6,6 @@ export PATH=/bin
 mount -t devtmpfs none /dev
 mount -t proc none /proc
 mount -t sysfs none /sys
-mount -t tmpfs none /tmp
 modprobe -a $(cat /etc/modules)
 ip link set lo up
 stty -echo < /dev/console

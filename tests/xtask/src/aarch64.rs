@@ -37,6 +37,14 @@ const ELSEWHERE: &[(&str, Elsewhere, &str)] = &[
     ("ringway/command", Elsewhere::Machine, "to start the command, which the host's kernel can't"),
     ("ringway/reload", Elsewhere::Machine, "to start the command, which the host's kernel can't"),
     ("switchd/switchd", Elsewhere::Machine, "io_uring"),
+    ("devices/local_devices", Elsewhere::Machine, "io_uring"),
+    (
+        "tap_port/tap_port",
+        Elsewhere::Nowhere,
+        "reads of sockets that don't wait, which came after the machine's kernel",
+    ),
+    ("disk/disk", Elsewhere::Machine, "io_uring"),
+    ("vhost_user/vhost_user", Elsewhere::Machine, "to be told of descriptors that were cut off"),
     ("tap_port/namespaces", Elsewhere::Nowhere, "iproute2 for network namespaces"),
 ];
 

@@ -24,7 +24,8 @@ const CASES: &[Case] = &[
     ("arm/switch-packed", |machine| switch(machine, "--packed")),
     ("arm/tap", tap),
     ("arm/micro-guests", micro_guests),
-    ("arm/linux-guest", linux_guest),
+    ("arm/linux-guest", |machine| linux_guest(machine, "linux.toml", with_pci)),
+    ("arm/linux-guest-without-pci", |machine| linux_guest(machine, "linux-mmio.toml", without_pci)),
 ];
 
 /// What the cases need to find in the machine, put together in `work`.
@@ -32,7 +33,10 @@ const CASES: &[Case] = &[
 /// # Errors
 /// When a file cannot be written.
 pub fn files(work: &Path) -> Result<ArmFiles> {
-    let configs = [("switch.toml", include_str!("switch.toml")), ("linux.toml", include_str!("linux.toml"))];
+    let linux = include_str!("linux.toml");
+    let mmio = &linux.replace("cpus = 2", "transport = \"mmio\"\ncpus = 2");
+    let configs =
+        [("switch.toml", include_str!("switch.toml")), ("linux.toml", linux), ("linux-mmio.toml", mmio)];
     let mut files = ArmFiles::new();
     for (name, text) in configs {
         fs::write(work.join(name), text)?;
@@ -146,15 +150,20 @@ fn micro_guests(machine: &mut Guest) -> Result<String> {
     Ok(format!("{received} frames there and back"))
 }
 
-/// Debian's kernel on two processors: to user space, ping through the switch, interrupts by MSI-X, a reset from inside,
-/// power-off by the button.
-fn linux_guest(machine: &mut Guest) -> Result<String> {
-    start(machine, "linux.toml", "/tmp/host.sock")?;
+/// Debian's kernel on two processors, in the machine of this file, and what is done in it.
+fn linux_guest(
+    machine: &mut Guest,
+    file: &str,
+    inside: fn(&mut Console<'_>) -> Result<&'static str>,
+) -> Result<String> {
+    machine.run("rm -f /tmp/linux-vm-vm.log && truncate -s 8M /tmp/disk0 /tmp/disk1", SHORT)?;
+    start(machine, file, "/tmp/host.sock")?;
     machine.run(
         "ringway guest --socket /tmp/host.sock --mode host --address 10.4.0.2/24 > /tmp/a 2>&1 & guest=$!",
         SHORT,
     )?;
-    let result = inside(machine);
+    let mut guest = Console { machine, seen: 0 };
+    let result = inside(&mut guest);
     if result.is_err() {
         println!("--- log and console of the virtual machine");
         println!(
@@ -165,21 +174,60 @@ fn linux_guest(machine: &mut Guest) -> Result<String> {
     let note = result?;
     machine.run("kill -INT $guest; wait $guest", LONG)?;
     stop(machine)?;
-    Ok(note)
+    Ok(note.into())
 }
 
-fn inside(machine: &mut Guest) -> Result<String> {
-    let mut guest = Console { machine, seen: 0 };
+const PING: &str = "ip addr add 10.4.0.1/24 dev eth0; ip link set eth0 up; ping -c 3 -W 5 10.4.0.2";
+
+/// All devices by registers in memory: the network and a disk work.
+fn without_pci(guest: &mut Console<'_>) -> Result<&'static str> {
     guest.wait_for("@@ ready")?;
-    guest.run("nproc", "2")?;
-    let ping = "ip addr add 10.4.0.1/24 dev eth0; ip link set eth0 up; ping -c 3 -W 5 10.4.0.2";
-    guest.run(ping, " 0% packet loss")?;
+    guest.run(
+        "echo PCI functions: $(grep -l 0x1af4 /sys/bus/pci/devices/*/vendor | wc -l)",
+        "PCI functions: 0",
+    )?;
+    guest.run("echo devices: $(ls /sys/bus/virtio/devices | wc -l)", "devices: 3")?;
+    guest.run(PING, " 0% packet loss")?;
+    let content = "yes ringway | head -c 262144";
+    guest.run(
+        &format!("{content} > /dev/vdb && sync && echo 3 > /proc/sys/vm/drop_caches; {content} | cmp -n 262144 - /dev/vdb && echo whole"),
+        "whole",
+    )?;
+    guest.say("poweroff -f")?;
+    wait_for(guest.machine, "[ ! -S /tmp/linux-vm-vm.sock ]")?;
+    Ok("no PCI functions; ping and a disk")
+}
+
+/// To user space, ping through the switch, interrupts by MSI-X, disks through a kill in the middle of their work, a reset from
+/// inside, power-off by the button.
+fn with_pci(guest: &mut Console<'_>) -> Result<&'static str> {
+    guest.wait_for("@@ ready")?;
+    guest.run("echo processors: $(nproc)", "processors: 2")?;
+    guest.run(PING, " 0% packet loss")?;
     // A vector for each queue and the configuration, all of them by the translation service.
     guest.run("grep -c 'ITS-MSI.*virtio0' /proc/interrupts", "3")?;
     guest.run("cat /sys/class/net/eth0/address", "02:00:00:00:00:01")?;
+    // What was written stays as it was while what is behind it is written when the machine is killed.
+    let content = "yes ringway | head -c 1048576";
+    for disk in ["vda", "vdb"] {
+        guest.run(
+            &format!("{content} > /dev/{disk} && sync && echo written to {disk}"),
+            &format!("written to {disk}"),
+        )?;
+        guest.say(&format!(
+            "(while dd if=/dev/zero of=/dev/{disk} bs=64k seek=16 count=64 conv=fsync; do :; done > /dev/null 2>&1 &)"
+        ))?;
+    }
+    let killed = json(guest.machine, "ringway vm show vm --socket /tmp/linux.sock --json")?;
+    guest.machine.run(&format!("sleep 1; kill -9 {}", number(&killed, "pid")?), SHORT)?;
+    guest.wait_for("@@ ready")?;
+    for disk in ["vda", "vdb"] {
+        let compare = format!("{content} | cmp -n 1048576 - /dev/{disk} && echo {disk} is whole");
+        guest.run(&compare, &format!("{disk} is whole"))?;
+    }
     guest.say("reboot -f")?;
     guest.wait_for("@@ ready")?;
-    guest.run(ping, " 0% packet loss")?;
+    guest.run(PING, " 0% packet loss")?;
     // An event of the input device has 24 bytes; what comes first is the button. Who isn't there yet misses it.
     let listen = "(dd if=/dev/input/event0 of=/dev/null bs=24 count=1; poweroff -f) 2> /dev/null & sleep 2; echo listening";
     guest.run(listen, "listening")?;
@@ -189,7 +237,16 @@ fn inside(machine: &mut Guest) -> Result<String> {
     ensure!(exits.as_array().is_some_and(|vcpus| vcpus.len() == 2), "{exits}");
     let end = guest.machine.run("ringway vm stop vm --socket /tmp/linux.sock", LONG)?;
     ensure!(end.contains("stopped") && !end.contains("did not power off"), "{end}");
-    Ok("two starts, pings, MSI-X, reset, power-off".into())
+    for vcpu in exits.as_array().into_iter().flatten() {
+        let rows = vcpu["rows"].as_array().context("rows of exits")?;
+        let kinds: Vec<_> = rows.iter().filter_map(|row| row["kind"].as_str()).collect();
+        ensure!(["guest", "mmio-write"].iter().all(|kind| kinds.contains(kind)), "{vcpu}");
+        for row in rows {
+            let [min, mean, max] = ["min_ns", "mean_ns", "max_ns"].map(|key| row[key].as_f64());
+            ensure!(min.is_some() && min <= mean && mean <= max, "{row}");
+        }
+    }
+    Ok("three starts, pings, MSI-X, disks whole after a kill, reset, power-off")
 }
 
 /// The console of the virtual machine, through the machine's.
