@@ -3,9 +3,10 @@
 //! The KVM of a machine without hardware virtualisation can't start a Linux kernel. QEMU's emulated processor has AMD's
 //! SVM, and Debian's kernel boots on it in seconds, and its guests in some more.
 //!
-//! A fact that shaped this (QEMU 7.2, kernel 6.1): with nested paging the emulated processor now and then goes on in the
-//! guest with the host's registers (`-d int` shows page faults at the instruction behind `vmrun`, translated by the nested
-//! tables), which ends the guest with a triple fault after some ten seconds or minutes. With shadow paging it doesn't.
+//! A fact that shaped this (QEMU 7.2, kernel 6.1): the emulated processor now and then goes on in the guest with registers
+//! of the host, or the other way round (`-d int` shows page faults at the instruction behind `vmrun`, translated by the
+//! guest's tables), which ends one of them. With nested paging that takes less than a minute or two, with shadow paging it
+//! is rare.
 
 use anyhow::{Context as _, Result, bail};
 use std::path::Path;
