@@ -20,14 +20,17 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Emulated hosts at most, one after another.
 const HOSTS_MAX: usize = 3;
 
-/// Runs a scenario, in a new host if one failed for its emulation's sake (see [`EmulatedHost`]): its kernel panicked, or
-/// the processor fell into a triple fault. That is said; any other failure is one.
+/// Runs a scenario, in a new host if one failed for its emulation's sake (see [`EmulatedHost`]): its kernel panicked, the
+/// processor fell into a triple fault, or the host stands still in the middle of a command, all of which are bounded
+/// there. That is said; any other failure is one.
 fn in_emulated_host(context: &Context, scenario: fn(&Context) -> Result<()>) -> Result<()> {
     for host in 1.. {
         let Err(error) = scenario(context) else { break };
         let said = |file: &str| std::fs::read_to_string(context.dir.join(file)).unwrap_or_default();
-        let has_failed = said("host.log").contains("Kernel panic - not syncing")
-            || said("ringway.log").contains("crashed: triple fault");
+        let host_log = said("host.log");
+        let has_failed = host_log.contains("Kernel panic - not syncing")
+            || said("ringway.log").contains("crashed: triple fault")
+            || !host_log.lines().last().is_some_and(|line| line.starts_with("@@ "));
         if host == HOSTS_MAX || !has_failed {
             return Err(error);
         }
