@@ -21,8 +21,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 const HOSTS_MAX: usize = 3;
 
 /// Runs a scenario, in a new host if one failed for its emulation's sake (see [`EmulatedHost`]): its kernel panicked, the
-/// processor fell into a triple fault, or the host stands still in the middle of a command, all of which are bounded
-/// there. That is said; any other failure is one.
+/// processor fell into a triple fault, or the host stands still in the middle of a command. That is said; any other
+/// failure is one.
 fn in_emulated_host(context: &Context, scenario: fn(&Context) -> Result<()>) -> Result<()> {
     for host in 1.. {
         let Err(error) = scenario(context) else { break };
