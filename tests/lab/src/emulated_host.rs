@@ -108,7 +108,8 @@ impl EmulatedHost {
         let (input, output) = (format!("/tmp/{name}.in"), format!("/tmp/{name}.out"));
         let console = format!("{PROGRAM_DIR}/ringway vm console {name} --socket {SOCKET}");
         self.run(&format!(
-            "rm -f {input}; mkfifo {input}; sleep 100000 > {input} & {console} < {input} > {output} 2>&1 &"
+            "for i in $(seq 300); do [ -S /tmp/ctl-vm-{name}.sock ] && break; sleep 0.1; done; \
+             rm -f {input}; mkfifo {input}; sleep 100000 > {input} & {console} < {input} > {output} 2>&1 &"
         ))?;
         self.wait_said_in(name, 1)
     }
