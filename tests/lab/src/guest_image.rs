@@ -208,13 +208,21 @@ fn install_program(root: &Path, program: &Path) -> Result<()> {
 }
 
 fn install_libraries(root: &Path, program: &Path) -> Result<()> {
-    let libraries = run_to_end("ldd", &[&program.to_string_lossy()], LIMIT)?;
-    for path in libraries.split_whitespace().filter(|word| word.starts_with('/')) {
-        let to = root.join(path.trim_start_matches('/'));
+    for path in shared_libraries(program)? {
+        let to = root.join(path.strip_prefix("/")?);
         std::fs::create_dir_all(to.parent().context("a library lies in a directory")?)?;
-        std::fs::copy(path, &to).with_context(|| format!("copying {path}"))?;
+        std::fs::copy(&path, &to).with_context(|| format!("copying {}", path.display()))?;
     }
     Ok(())
+}
+
+/// The shared libraries that a program of this machine is linked with, its loader among them.
+///
+/// # Errors
+/// When `ldd` doesn't know the program.
+pub fn shared_libraries(program: &Path) -> Result<Vec<PathBuf>> {
+    let said = run_to_end("ldd", &[&program.to_string_lossy()], LIMIT)?;
+    Ok(said.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect())
 }
 
 /// Copies `modules` and what they depend on.

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use lab::switch::Plan;
-use lab::{EmulatedHost, Guest, GuestImage, GuestOptions, HOST_DIR, run_to_end, wait_until};
+use lab::{EmulatedHost, Guest, GuestImage, GuestOptions, HOST_DIR, shared_libraries, wait_until};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -465,11 +465,10 @@ const DAEMON: &str = "qemu-storage-daemon";
 fn install_storage_daemon(dir: &Path) -> Result<()> {
     let to = dir.join("daemon");
     std::fs::create_dir_all(&to)?;
-    let path = format!("/usr/bin/{DAEMON}");
-    std::fs::copy(&path, to.join(DAEMON)).with_context(|| format!("copying {path}"))?;
-    let libraries = run_to_end("ldd", &[&path], LIMIT)?;
-    for library in libraries.split_whitespace().filter(|word| word.starts_with('/')).map(Path::new) {
-        std::fs::copy(library, to.join(library.file_name().context("a library has a name")?))?;
+    let path = Path::new("/usr/bin").join(DAEMON);
+    std::fs::copy(&path, to.join(DAEMON)).with_context(|| format!("copying {}", path.display()))?;
+    for library in shared_libraries(&path)? {
+        std::fs::copy(&library, to.join(library.file_name().context("a library has a name")?))?;
     }
     Ok(())
 }
