@@ -37,10 +37,19 @@ impl Frame {
     }
 
     /// Computes the checksum if its sender left that open. False when the request doesn't fit the frame.
+    ///
+    /// Of a frame still to be segmented the pseudo-header's part is computed, too: Linux takes such a frame as it is,
+    /// and switches on DPDK leave that part without the length, as network cards want it
+    /// (`rte_ipv4_phdr_cksum` in lib/net/rte_ip.h).
     pub fn complete_checksum(&mut self) -> bool {
-        let Header { flags, csum_start, csum_offset, .. } = self.header;
-        flags & net::HDR_NEEDS_CSUM == 0
-            || complete_checksum(self.bytes_mut(), csum_start, csum_offset).is_ok()
+        let Header { flags, csum_start, csum_offset, gso_type, .. } = self.header;
+        if flags & net::HDR_NEEDS_CSUM == 0 {
+            return true;
+        }
+        if gso_type != net::GSO_NONE {
+            request_offload(self.bytes_mut(), None);
+        }
+        complete_checksum(self.bytes_mut(), csum_start, csum_offset).is_ok()
     }
 }
 
@@ -163,6 +172,19 @@ mod tests {
         assert_eq!(sum_of_segment(frame.bytes()), 0);
         frame.header.csum_start = 150;
         assert!(!frame.complete_checksum(), "a request outside the frame");
+    }
+
+    #[test]
+    fn a_pseudo_header_without_its_length_does_not_matter_before_segmentation() {
+        let bytes = tcp4(5000);
+        let mut frame = Frame::new();
+        frame.storage()[..bytes.len()].copy_from_slice(&bytes);
+        frame.copied = bytes.len();
+        frame.header = request_offload(frame.bytes_mut(), Some(1448));
+        let without_length = Sum::default().pseudo_header(&bytes[26..34], protocol::TCP, 0).partial();
+        frame.bytes_mut()[50..52].copy_from_slice(&without_length.to_be_bytes());
+        assert!(frame.complete_checksum());
+        assert_eq!(sum_of_segment(frame.bytes()), 0);
     }
 
     #[test]
