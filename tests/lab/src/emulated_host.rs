@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::{Guest, GuestImage, Output, target_dir, wait_until};
+use crate::{Guest, GuestImage, Output, target_dir, until, wait_until};
 
 /// Where the host finds the directory it was booted with.
 pub const HOST_DIR: &str = "/host";
@@ -25,6 +25,8 @@ const SOCKET: &str = "/tmp/ctl.sock";
 
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 const START_LIMIT: Duration = Duration::from_secs(60);
+/// For what takes an instant or two.
+const WAIT_LIMIT: Duration = Duration::from_secs(30);
 const BOOT_LIMIT: Duration = Duration::from_secs(240);
 const IN_MACHINE: &str = include_str!("in_machine.sh");
 /// What the host loads: KVM, the way to the directories, TAP.
@@ -108,8 +110,8 @@ impl EmulatedHost {
         let (input, output) = (format!("/tmp/{name}.in"), format!("/tmp/{name}.out"));
         let console = format!("{PROGRAM_DIR}/ringway vm console {name} --socket {SOCKET}");
         self.run(&format!(
-            "for i in $(seq 300); do [ -S /tmp/ctl-vm-{name}.sock ] && break; sleep 0.1; done; \
-             rm -f {input}; mkfifo {input}; sleep 100000 > {input} & {console} < {input} > {output} 2>&1 &"
+            "{}; rm -f {input}; mkfifo {input}; sleep 100000 > {input} & {console} < {input} > {output} 2>&1 &",
+            until(&format!("[ -S /tmp/ctl-vm-{name}.sock ]"), WAIT_LIMIT)
         ))?;
         self.wait_said_in(name, 1)
     }
@@ -166,7 +168,8 @@ impl EmulatedHost {
     /// # Errors
     /// When it does not end.
     pub fn stop_switch(&mut self) -> Result<String> {
-        self.run("kill -INT $(cat /tmp/ringway.pid); for i in $(seq 300); do [ -d /proc/$(cat /tmp/ringway.pid) ] || break; sleep 0.1; done; [ ! -d /proc/$(cat /tmp/ringway.pid) ]")?;
+        let gone = until("[ ! -d /proc/$(cat /tmp/ringway.pid) ]", WAIT_LIMIT);
+        self.run(&format!("kill -INT $(cat /tmp/ringway.pid); {gone}"))?;
         self.run(&format!("cat {HOST_DIR}/summary.json"))
     }
 }

@@ -262,6 +262,15 @@ impl Guest {
     }
 }
 
+/// A line for a shell that waits until `condition`, a command, succeeds, about as long as `limit`, and fails if it does not.
+///
+/// One line instead of a question a round: each takes its time at a console.
+#[must_use]
+pub fn until(condition: &str, limit: Duration) -> String {
+    let rounds = limit.as_millis() / 200;
+    format!("n=0; until {condition} || [ $n = {rounds} ]; do sleep 0.2; n=$((n+1)); done; {condition}")
+}
+
 /// Splits what a command printed from the `@@ STATUS` line behind it.
 fn split_status(text: &str) -> Option<(&str, i32)> {
     let at = text.rfind("@@ ")?;

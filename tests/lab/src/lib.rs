@@ -28,7 +28,7 @@ mod testpmd;
 pub use arm_host::{ArmFiles, ArmHost};
 pub use emulated_host::{EmulatedHost, HOST_DIR};
 pub use footprint::Footprint;
-pub use guest::{Guest, GuestOptions, Migration, Output};
+pub use guest::{Guest, GuestOptions, Migration, Output, until};
 pub use guest_image::{GuestImage, shared_libraries};
 pub use huge_pages::HugePages;
 pub use namespace::Namespace;

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use lab::switch::{Plan, Switch, System};
-use lab::{Guest, GuestOptions};
+use lab::{Guest, GuestOptions, until};
 use std::time::Duration;
 
 use crate::traffic::{Host, ping, tcp, udp};
@@ -71,7 +71,7 @@ impl Pair {
 /// Waits for the guest's boot, checks that its device is what was asked for, and gives it an address.
 pub(crate) fn configure(guest: &mut Guest, address: &str, mtu: u16, options: &GuestOptions) -> Result<()> {
     guest.wait_ready()?;
-    guest.run("for i in $(seq 100); do [ -d /sys/class/net/eth0 ] && break; sleep 0.1; done", SHELL_LIMIT)?;
+    guest.run(&until("[ -d /sys/class/net/eth0 ]", Duration::from_secs(10)), SHELL_LIMIT)?;
     // Bit 34 of the features is VIRTIO_F_RING_PACKED, counted from 0.
     let features = guest.run("cat /sys/class/net/eth0/device/features", SHELL_LIMIT)?;
     let packed = features.trim().as_bytes().get(34) == Some(&b'1');

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use lab::switch::Plan;
-use lab::{EmulatedHost, Guest, GuestImage, GuestOptions, HOST_DIR, shared_libraries, wait_until};
+use lab::{EmulatedHost, Guest, GuestImage, GuestOptions, HOST_DIR, shared_libraries, until, wait_until};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -125,8 +125,7 @@ fn guest(context: &Context) -> Result<()> {
     context.note("reboot");
     host.run_in("vm", POWER_BUTTON, LIMIT)?;
     host.ringway("vm stop vm")?;
-    host.run(ALL_GONE)?;
-    let summary = host.stop_switch()?;
+    let summary = end(&mut host)?;
     ensure!(summary.contains("stopped: as asked"), "the power button was not obeyed: {summary}");
     context.note("power button");
     Ok(())
@@ -142,9 +141,11 @@ fn judge_threads(host: &mut EmulatedHost) -> Result<()> {
     Ok(())
 }
 
-/// Waits until no machine is there any more.
-const ALL_GONE: &str =
-    "for i in $(seq 400); do ls /tmp/ctl-vm-*.sock 2>/dev/null | grep -q . || break; sleep 0.1; done";
+/// Ends the switch when no machine is there any more, and returns its summary.
+fn end(host: &mut EmulatedHost) -> Result<String> {
+    host.run(&until("! ls /tmp/ctl-vm-*.sock > /dev/null 2>&1", Duration::from_secs(40)))?;
+    host.stop_switch()
+}
 
 /// Lets the guest's power button do what it says.
 const POWER_BUTTON: &str = "modprobe -a button evdev && mkdir -p /etc/acpi/PWRF && \
@@ -200,8 +201,7 @@ fn elf(context: &Context) -> Result<()> {
         }
         host.run(&format!("echo poweroff -f > /tmp/{name}.in"))?;
     }
-    host.run(ALL_GONE)?;
-    let summary = host.stop_switch()?;
+    let summary = end(&mut host)?;
     ensure!(summary.matches("powered off").count() == 2, "not both have powered off: {summary}");
     Ok(())
 }
@@ -252,8 +252,7 @@ fn without_pci(context: &Context) -> Result<()> {
     }
     context.note("ping, disk and entropy, in two lives");
     host.run("echo poweroff -f > /tmp/vm.in")?;
-    host.run(ALL_GONE)?;
-    let summary = host.stop_switch()?;
+    let summary = end(&mut host)?;
     ensure!(summary.contains("powered off"), "it has not powered off: {summary}");
     Ok(())
 }
@@ -271,11 +270,7 @@ fn expect_pinned(host: &mut EmulatedHost, pid: u64, thread: &str, cpu: u32) -> R
 
 fn ping(host: &mut EmulatedHost) -> Result<()> {
     // The first ones may be lost while the link comes up.
-    host.run_in(
-        "vm",
-        &format!("for i in $(seq 50); do ping -c 1 -W 1 {ADDRESS_HOST} && break; done"),
-        LIMIT,
-    )?;
+    host.run_in("vm", &until(&format!("ping -c 1 -W 1 {ADDRESS_HOST}"), LIMIT), LIMIT)?;
     host.run_in(
         "vm",
         &format!("ping -c 5 -i 0.2 -W 5 {ADDRESS_HOST} && ping -c 3 -s 4000 -W 5 {ADDRESS_HOST}"),
@@ -316,10 +311,8 @@ fn console_and_entropy(host: &mut EmulatedHost) -> Result<()> {
     let console = "/program/ringway vm console vm --virtio --socket /tmp/ctl.sock";
     let said = host.run(&format!("(echo to-the-guest; sleep 2) | timeout 3 {console} || true"))?;
     ensure!(said.contains("from-the-guest"), "the virtio console says: {said}");
-    let wait =
-        "for i in $(seq 50); do grep -q to-the-guest /tmp/heard && break; sleep 0.1; done; cat /tmp/heard";
-    let heard = host.run_in("vm", wait, LIMIT)?;
-    ensure!(heard.contains("heard to-the-guest"), "the guest heard {heard}");
+    let heard = until("grep -qx 'heard to-the-guest' /tmp/heard", Duration::from_secs(10));
+    host.run_in("vm", &heard, LIMIT).context("what the host said at the virtio console")?;
     Ok(())
 }
 
@@ -480,7 +473,8 @@ fn start_storage_daemon(host: &mut EmulatedHost) -> Result<()> {
     host.run(&format!(
         "rm -f /tmp/blk.sock; {program} --blockdev file,node-name=disk2,filename=/tmp/disk2 \
          --export vhost-user-blk,id=blk,node-name=disk2,addr.type=unix,addr.path=/tmp/blk.sock,writable=on \
-         > {HOST_DIR}/daemon.log 2>&1 & echo $! > /tmp/qsd.pid; for i in $(seq 200); do [ -S /tmp/blk.sock ] && break; sleep 0.1; done; [ -S /tmp/blk.sock ]"
+         > {HOST_DIR}/daemon.log 2>&1 & echo $! > /tmp/qsd.pid; {}",
+        until("[ -S /tmp/blk.sock ]", Duration::from_secs(20))
     ))
     .context("starting qemu-storage-daemon")
     .map(drop)

@@ -3,7 +3,7 @@
 //! Each is a number of commands at the machine's shell. Time passes slowly there, so nothing is measured.
 
 use anyhow::{Context as _, Result, ensure};
-use lab::{ArmFiles, Guest, workspace_root};
+use lab::{ArmFiles, Guest, until, workspace_root};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -82,9 +82,7 @@ fn stop(machine: &mut Guest) -> Result<Value> {
 }
 
 fn wait_for(machine: &mut Guest, condition: &str) -> Result<()> {
-    let command =
-        format!("n=0; until {condition} || [ $n = 300 ]; do sleep 0.2; n=$((n+1)); done; {condition}");
-    machine.run(&command, LONG).map(drop)
+    machine.run(&until(condition, Duration::from_secs(60)), LONG).map(drop)
 }
 
 fn json(machine: &mut Guest, command: &str) -> Result<Value> {

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, bail, ensure};
 use lab::switch::{Plan, PortKind, Ringway};
-use lab::{Guest, GuestOptions, Namespace, Process, run_to_end, wait_until};
+use lab::{Guest, GuestOptions, Namespace, Process, run_to_end, until, wait_until};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::time::Duration;
@@ -97,10 +97,9 @@ fn migration(context: &Context, shape: impl Fn(&mut GuestOptions)) -> Result<()>
 
     // The console of the target is in the middle of nothing: a first line may be cut.
     target.run("true; touch /tmp/go", SHELL_LIMIT)?;
-    let arrived = "for i in $(seq 300); do [ -e /tmp/done ] && break; sleep 0.2; done; cat /tmp/before.sum; \
-                   md5sum < /tmp/before; md5sum < /tmp/received; \
-                   wc -c < /tmp/received";
-    let sums = target.run(arrived, Duration::from_secs(90))?;
+    target.run(&until("[ -e /tmp/done ]", Duration::from_secs(60)), Duration::from_secs(90))?;
+    let sums = "cat /tmp/before.sum; md5sum < /tmp/before; md5sum < /tmp/received; wc -c < /tmp/received";
+    let sums = target.run(sums, SHELL_LIMIT)?;
     let sums: Vec<&str> = sums.lines().filter_map(|line| line.split_whitespace().next()).collect();
     let sent = run_to_end("md5sum", &[&file], SHELL_LIMIT)?;
     let [before, after, received, bytes] = sums[..] else { bail!("checksums in the guest: {sums:?}") };
