@@ -17,6 +17,7 @@
 // UNSAFETY: the functions here replace those of the C library, take what a program passes them, and handle its faults.
 #![allow(unsafe_code)]
 #![cfg(target_os = "linux")]
+#![cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "stores are decoded on x86-64 only"))]
 
 mod backend;
 #[cfg(target_arch = "x86_64")]
