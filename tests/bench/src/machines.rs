@@ -1,9 +1,10 @@
 //! `cargo xtask bench vmm`: what a machine costs to start and to keep, what leaving its guest costs, and how many frames
 //! two machines exchange by each network back-end.
 //!
-//! A micro-guest sends as fast as it can, another counts what arrives. By vhost-user they meet at the switch; TAP devices
-//! are joined by a bridge of the kernel, in a namespace of its own. Back-ends take turns; guests, rings and frames are the
-//! same. All figures are of few cores that everything shares: ratios say more than rates.
+//! A micro-guest sends as fast as it can, another counts what arrives; or what it sends comes back to itself. By vhost-user
+//! they meet at the switch; TAP devices are joined by a bridge of the kernel, in a namespace of its own. Back-ends take
+//! turns; guests, rings and frames are the same. Guests' processors are on one core, the other is the back-end's: two
+//! guests that poll share theirs, by time slices. Ratios say more than rates.
 
 use anyhow::{Context as _, Result, bail, ensure};
 use lab::switch::{Plan, Ringway, Switch as _, Work, ringway_binary};
@@ -30,8 +31,10 @@ const COUNTED: Duration = Duration::from_secs(2);
 const ASK_EVERY: Duration = Duration::from_millis(1);
 /// Before counting begins.
 const WARM_UP: Duration = Duration::from_millis(500);
-/// Entries of the guests' rings.
-const RING: u16 = 8192;
+/// Entries of the guests' rings: a guest that has the core should not run out of them before its time slice ends.
+const RING: u16 = 32768;
+/// Core of the guests' processors.
+const GUEST_CORE: u32 = 1;
 /// Times a guest is left to see what that takes.
 const EXITS: u32 = 20_000;
 
@@ -71,6 +74,7 @@ pub struct MachinesReport {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Rate {
     backend: String,
+    way: Way,
     /// Bytes of a frame with its FCS.
     bytes: u16,
     /// Millions of frames that arrived, a second.
@@ -78,10 +82,29 @@ struct Rate {
     /// Nanoseconds of a processor that the back-ends took for a frame that arrived: the worker's thread while it moved
     /// frames, or the threads of both machines that aren't processors of guests. None where a guest's own thread does it.
     backend_ns: Option<Spread>,
-    /// How many times those of `tap-iothread` at this size, by medians.
+    /// How many times those of `tap-iothread`, by medians.
     ratio_to_tap_iothread: Option<f64>,
-    /// How many times less of a processor than `tap-iothread` at this size, by medians.
+    /// How many times less of a processor than `tap-iothread`, by medians.
     backend_ratio_to_tap_iothread: Option<f64>,
+}
+
+/// Where frames go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Way {
+    /// To another machine, which only counts them.
+    Across,
+    /// Back to the machine that sent them, which keeps a window of them under way.
+    Back,
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Way::Across => "to another machine",
+            Way::Back => "back to the same",
+        })
+    }
 }
 
 /// One count of frames.
@@ -105,18 +128,18 @@ pub fn run(options: &MachineOptions) -> Result<MachinesReport> {
         eprintln!("start {run}: {:?}, exits {:?}", starts[run], exits[run]);
     }
     let mut left_out = BTreeMap::new();
-    let mut counted: BTreeMap<(u16, usize), Vec<Counted>> = BTreeMap::new();
+    let mut counted: BTreeMap<(Way, u16, usize), Vec<Counted>> = BTreeMap::new();
     for run in 0..options.runs {
-        for bytes in [64, 1518] {
+        for (way, bytes) in [(Way::Across, 64), (Way::Across, 1518), (Way::Back, 64), (Way::Back, 1518)] {
             for (index, kind) in KINDS.iter().enumerate() {
                 if let Some(why) = kind.obstacle() {
                     left_out.insert(kind.name.to_owned(), why);
                     continue;
                 }
-                let found =
-                    rate_once(kind, bytes).with_context(|| format!("{} at {bytes} bytes", kind.name))?;
-                eprintln!("{} at {bytes} bytes, run {run}: {found:?}", kind.name);
-                counted.entry((bytes, index)).or_default().push(found);
+                let what = format!("{}, {bytes} bytes, {way}", kind.name);
+                let found = rate_once(kind, way, bytes).with_context(|| what.clone())?;
+                eprintln!("{what}, run {run}: {found:?}");
+                counted.entry((way, bytes, index)).or_default().push(found);
             }
         }
     }
@@ -129,11 +152,12 @@ pub fn run(options: &MachineOptions) -> Result<MachinesReport> {
         })
         .collect();
     let reference = KINDS.iter().position(|kind| kind.name == "tap-iothread").expect("one of them");
-    let rates = spreads.iter().map(|(&(bytes, index), &(mpps, backend_ns))| {
-        let reference = spreads.get(&(bytes, reference));
+    let rates = spreads.iter().map(|(&(way, bytes, index), &(mpps, backend_ns))| {
+        let reference = spreads.get(&(way, bytes, reference));
         let of_backend = |(_, of_backend): &(Spread, Option<Spread>)| of_backend.map(|ns| ns.median);
         Rate {
             backend: KINDS[index].name.to_owned(),
+            way,
             bytes,
             mpps,
             backend_ns,
@@ -207,8 +231,8 @@ impl Machine {
             initrd: None,
             command_line: format!("ring={} {command_line}", net.queue_size),
             cpus: 1.try_into()?,
-            pins: Vec::new(),
-            memory: "128M".parse()?,
+            pins: vec![GUEST_CORE],
+            memory: "256M".parse()?,
             huge_pages: false,
             transport: Transport::Pci,
             net: vec![net],
@@ -321,18 +345,18 @@ fn exits_once() -> Result<(f64, f64)> {
     Ok((after("register")?, after("doorbell")?))
 }
 
-/// Frames that arrive at the second machine.
-fn rate_once(kind: &Kind, bytes: u16) -> Result<Counted> {
+/// Counts frames that arrive.
+fn rate_once(kind: &Kind, way: Way, bytes: u16) -> Result<Counted> {
     let dir = tempfile::Builder::new().prefix("rw-").tempdir()?;
-    let to = SINK.map(|byte| format!("{byte:02x}")).join(":");
-    // Sizes of guests' frames are without FCS.
-    let generate = format!("to={to} size={} window=0", bytes - 4);
     match &kind.tap {
         None => {
-            let plan = Plan::with_guests(dir.path(), 2);
+            let mut plan = Plan::with_guests(dir.path(), 2);
+            if way == Way::Back {
+                plan.flows = vec!["in_port=vm0,actions=in_port".to_owned()];
+            }
             let mut switch = Ringway::start(&plan)?;
             let net = |index, mac| device("port", NetBackend::VhostUser { socket: plan.socket(index) }, mac);
-            let machines = Pair::start(dir.path(), &[], [net(0, GEN), net(1, SINK)], &generate)?;
+            let machines = Machines::start(dir.path(), &[], way, bytes, [net(0, GEN), net(1, SINK)])?;
             let mut took = || -> Result<(u64, Work)> {
                 let thread = threads_ns(switch.pid(), |name| name.starts_with("worker"))?;
                 Ok((thread, switch.work()?))
@@ -349,17 +373,25 @@ fn rate_once(kind: &Kind, bytes: u16) -> Result<Counted> {
         }
         Some(backend) => {
             let namespace = Namespace::create("taps")?;
-            let ip = |args: &[&str]| namespace.run(&[&["ip"], args].concat(), LIMIT).map(drop);
-            ip(&["link", "add", "br0", "type", "bridge"])?;
-            ip(&["link", "set", "br0", "up"])?;
+            let run = |command: &str| {
+                let words: Vec<&str> = command.split(' ').collect();
+                namespace.run(&words, LIMIT).map(drop)
+            };
+            run("ip link add br0 type bridge")?;
+            run("ip link set br0 up")?;
             for tap in ["gen", "sink"] {
-                ip(&["tuntap", "add", "dev", tap, "mode", "tap", "multi_queue", "vnet_hdr"])?;
-                ip(&["link", "set", tap, "master", "br0"])?;
+                run(&format!("ip tuntap add dev {tap} mode tap multi_queue vnet_hdr"))?;
+                run(&format!("ip link set {tap} master br0"))?;
             }
-            // What the bridge would otherwise learn from the first frame that comes back: there is none.
-            namespace.run(&["bridge", "fdb", "add", &to, "dev", "sink", "master", "static"], LIMIT)?;
+            // What the bridge would otherwise learn from the first frame that comes back: there may be none.
+            let to = match way {
+                Way::Across => "sink",
+                Way::Back => "gen",
+            };
+            run(&format!("bridge fdb add {} dev {to} master static", text_of(SINK)))?;
+            run(&format!("bridge link set dev {to} hairpin on"))?;
             let nets = [device("gen", backend.clone(), GEN), device("sink", backend.clone(), SINK)];
-            let machines = Pair::start(dir.path(), &namespace.wrap(), nets, &generate)?;
+            let machines = Machines::start(dir.path(), &namespace.wrap(), way, bytes, nets)?;
             let before = machines.backends_ns()?;
             let (frames, time) = machines.count()?;
             let took = machines.backends_ns()? - before;
@@ -367,6 +399,10 @@ fn rate_once(kind: &Kind, bytes: u16) -> Result<Counted> {
             Ok(Counted::of(frames, time, has_threads.then_some(took as f64)))
         }
     }
+}
+
+fn text_of(address: [u8; 6]) -> String {
+    address.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 impl Counted {
@@ -378,26 +414,38 @@ impl Counted {
     }
 }
 
-/// Two machines, one of which sends to the other.
-struct Pair {
+/// A machine that sends, and the one that it sends to if that is another.
+struct Machines {
     generator: Machine,
-    sink: Machine,
+    sink: Option<Machine>,
 }
 
-impl Pair {
-    /// Starts both; returns when frames have arrived for a while.
-    fn start(dir: &Path, wrap: &[&str], [from, to]: [Net; 2], generate: &str) -> Result<Pair> {
-        let mut sink = Machine::start(dir, wrap, BuiltinMode::Sink, to, "")?;
-        sink.wait("the sink's polling", |status| frames_of(status, |guest| guest.turns) > 0)?;
-        let generator = Machine::start(dir, wrap, BuiltinMode::Generate, from, generate)?;
-        sink.wait("the first frames", |status| frames_of(status, |guest| guest.received) > 0)?;
+impl Machines {
+    /// Starts them; returns when frames have arrived for a while.
+    fn start(dir: &Path, wrap: &[&str], way: Way, bytes: u16, [from, to]: [Net; 2]) -> Result<Machines> {
+        // Sizes of guests' frames are without FCS.
+        let mut generate = format!("to={} size={}", text_of(SINK), bytes - 4);
+        let sink = match way {
+            Way::Across => {
+                generate += " window=0";
+                let mut sink = Machine::start(dir, wrap, BuiltinMode::Sink, to, "")?;
+                sink.wait("the sink's polling", |status| frames_of(status, |guest| guest.turns) > 0)?;
+                Some(sink)
+            }
+            Way::Back => None,
+        };
+        let generator = Machine::start(dir, wrap, BuiltinMode::Generate, from, &generate)?;
+        let mut machines = Machines { generator, sink };
+        let receiver = machines.sink.as_mut().unwrap_or(&mut machines.generator);
+        receiver.wait("the first frames", |status| frames_of(status, |guest| guest.received) > 0)?;
         std::thread::sleep(WARM_UP);
-        Ok(Pair { generator, sink })
+        Ok(machines)
     }
 
     /// Frames that arrive, and in which time.
     fn count(&self) -> Result<(u64, Duration)> {
-        let received = || Ok::<_, anyhow::Error>(frames_of(&self.sink.status()?, |guest| guest.received));
+        let receiver = self.sink.as_ref().unwrap_or(&self.generator);
+        let received = || Ok::<_, anyhow::Error>(frames_of(&receiver.status()?, |guest| guest.received));
         let (before, start) = (received()?, Instant::now());
         std::thread::sleep(COUNTED);
         Ok((received()? - before, start.elapsed()))
@@ -406,7 +454,7 @@ impl Pair {
     /// What all threads have taken so far that aren't processors of guests.
     fn backends_ns(&self) -> Result<u64> {
         let of = |machine: &Machine| threads_ns(machine.child.id(), |name| !name.starts_with("vcpu"));
-        Ok(of(&self.generator)? + of(&self.sink)?)
+        [Some(&self.generator), self.sink.as_ref()].into_iter().flatten().map(of).sum()
     }
 }
 
@@ -441,13 +489,14 @@ impl MachinesReport {
             format!("{} us", self.register_exit_ns.scaled(1e-3).text(1)),
         );
         row("doorbell, served by the kernel", format!("{} us", self.doorbell_ns.scaled(1e-3).text(1)));
-        text += "\n| back-end | bytes | Mpps | x tap-iothread | back-end's ns a frame | x tap-iothread |\n\
-                 |---|---|---|---|---|---|\n";
+        text += "\n| back-end | frames go | bytes | Mpps | x tap-iothread | back-end's ns a frame | x tap-iothread |\n\
+                 |---|---|---|---|---|---|---|\n";
         let ratio = |ratio: Option<f64>| ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
         for rate in &self.rates {
             text += &format!(
-                "| {} | {} | {} | {} | {} | {} |\n",
+                "| {} | {} | {} | {} | {} | {} | {} |\n",
                 rate.backend,
+                rate.way,
                 rate.bytes,
                 rate.mpps.text(3),
                 ratio(rate.ratio_to_tap_iothread),

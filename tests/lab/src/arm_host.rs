@@ -7,9 +7,10 @@
 use anyhow::{Context as _, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::guest_image::{find_kernel, install_modules, pack, unpack, unpack_kernel};
-use crate::{Guest, packages, target_dir};
+use crate::{Guest, packages, run_to_end, shared_libraries, target_dir};
 
 const INIT: &str = include_str!("arm_init.sh");
 /// Package that depends on the current kernel's package.
@@ -22,7 +23,11 @@ const GUEST_MODULES: &[&str] =
 /// Where Debian's cross compiler keeps the shared libraries of its programs.
 const LIBRARIES: &str = "/usr/aarch64-linux-gnu/lib";
 const LIBRARY_NAMES: &[&str] = &["ld-linux-aarch64.so.1", "libc.so.6", "libm.so.6", "libgcc_s.so.1"];
+/// A back-end for disks, and its package.
+const STORAGE_DAEMON: &str = "/usr/bin/qemu-storage-daemon";
+const STORAGE_DAEMON_PACKAGE: &str = "qemu-system-common:arm64";
 const MEMORY: &str = "1536M";
+const QUERY_LIMIT: Duration = Duration::from_secs(10);
 
 /// Where the kernel for guests is in the machine.
 const GUEST_KERNEL: &str = "boot/Image";
@@ -68,6 +73,7 @@ impl ArmHost {
         }
         put(&host, &kernel, &Path::new("/").join(GUEST_KERNEL))?;
         put(&host, &guest_initrd, &Path::new("/").join(GUEST_INITRD))?;
+        install_storage_daemon(&host, &dir)?;
         for (from, to) in files {
             put(&host, from, to)?;
         }
@@ -101,6 +107,34 @@ impl ArmHost {
         machine.wait_ready()?;
         Ok(machine)
     }
+}
+
+/// Puts QEMU's storage daemon into the machine, with the libraries that the daemon of this machine is linked with.
+fn install_storage_daemon(root: &Path, dir: &Path) -> Result<()> {
+    let unpacked = dir.join("daemon");
+    unpack(dir, STORAGE_DAEMON_PACKAGE, &unpacked)?;
+    let daemon = Path::new(STORAGE_DAEMON);
+    put(
+        root,
+        &unpacked.join(daemon.strip_prefix("/")?),
+        &Path::new("/bin").join(daemon.file_name().context("a name")?),
+    )?;
+    for library in shared_libraries(daemon)? {
+        let name = library.file_name().context("a library has a name")?.to_string_lossy();
+        if name.starts_with("ld-linux") || LIBRARY_NAMES.contains(&&*name) {
+            continue;
+        }
+        let owner = run_to_end("dpkg-query", &["--search", &format!("*/{name}")], QUERY_LIMIT)?;
+        let package = owner.split(':').next().context("a library is of a package")?;
+        let unpacked = dir.join(package);
+        unpack(dir, &format!("{package}:arm64"), &unpacked)?;
+        let folders =
+            ["usr/lib/aarch64-linux-gnu", "lib/aarch64-linux-gnu"].map(|folder| unpacked.join(folder));
+        let found = folders.iter().map(|folder| folder.join(&*name)).find(|path| path.exists());
+        let found = found.with_context(|| format!("{package}:arm64 has no {name}"))?;
+        put(root, &found, &Path::new("/lib").join(&*name))?;
+    }
+    Ok(())
 }
 
 /// A root with busybox and nothing else.

@@ -30,6 +30,7 @@ pub const FOR_AARCH64: &[&str] = &[
     "libc6-dev-arm64-cross",
     "qemu-user-static",
     "qemu-system-arm",
+    "qemu-system-common",
     "cpio",
     "kmod",
     "util-linux",

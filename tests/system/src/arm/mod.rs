@@ -154,7 +154,8 @@ fn linux_guest(
     file: &str,
     inside: fn(&mut Console<'_>) -> Result<&'static str>,
 ) -> Result<String> {
-    machine.run("rm -f /tmp/linux-vm-vm.log && truncate -s 8M /tmp/disk0 /tmp/disk1", SHORT)?;
+    machine.run("rm -f /tmp/linux-vm-vm.log && truncate -s 8M /tmp/disk0 /tmp/disk1 /tmp/disk2", SHORT)?;
+    start_storage_daemon(machine)?;
     start(machine, file, "/tmp/host.sock")?;
     machine.run(
         "ringway guest --socket /tmp/host.sock --mode host --address 10.4.0.2/24 > /tmp/a 2>&1 & guest=$!",
@@ -172,7 +173,18 @@ fn linux_guest(
     let note = result?;
     machine.run("kill -INT $guest; wait $guest", LONG)?;
     stop(machine)?;
+    machine.run("kill $daemon", SHORT)?;
     Ok(note.into())
+}
+
+/// Starts the back-end of the third disk; `$daemon` is its process.
+fn start_storage_daemon(machine: &mut Guest) -> Result<()> {
+    let command = "rm -f /tmp/blk.sock; qemu-storage-daemon --blockdev file,node-name=disk2,filename=/tmp/disk2 \
+        --export vhost-user-blk,id=blk,node-name=disk2,addr.type=unix,addr.path=/tmp/blk.sock,writable=on \
+        > /tmp/daemon.log 2>&1 & daemon=$!";
+    machine.run(command, SHORT)?;
+    wait_for(machine, "[ -S /tmp/blk.sock ]")
+        .with_context(|| machine.run("cat /tmp/daemon.log", SHORT).unwrap_or_default())
 }
 
 const PING: &str = "ip addr add 10.4.0.1/24 dev eth0; ip link set eth0 up; ping -c 3 -W 5 10.4.0.2";
@@ -184,16 +196,18 @@ fn without_pci(guest: &mut Console<'_>) -> Result<&'static str> {
         "echo PCI functions: $(grep -l 0x1af4 /sys/bus/pci/devices/*/vendor | wc -l)",
         "PCI functions: 0",
     )?;
-    guest.run("echo devices: $(ls /sys/bus/virtio/devices | wc -l)", "devices: 3")?;
+    guest.run("echo devices: $(ls /sys/bus/virtio/devices | wc -l)", "devices: 4")?;
     guest.run(PING, " 0% packet loss")?;
     let content = "yes ringway | head -c 262144";
-    guest.run(
-        &format!("{content} > /dev/vdb && sync && echo 3 > /proc/sys/vm/drop_caches; {content} | cmp -n 262144 - /dev/vdb && echo whole"),
-        "whole",
-    )?;
+    for disk in ["vdb", "vdc"] {
+        guest.run(
+            &format!("{content} > /dev/{disk} && sync && echo 3 > /proc/sys/vm/drop_caches; {content} | cmp -n 262144 - /dev/{disk} && echo {disk} is whole"),
+            &format!("{disk} is whole"),
+        )?;
+    }
     guest.say("poweroff -f")?;
     wait_for(guest.machine, "[ ! -S /tmp/linux-vm-vm.sock ]")?;
-    Ok("no PCI functions; ping and a disk")
+    Ok("no PCI functions; ping and two disks")
 }
 
 /// To user space, ping through the switch, interrupts by MSI-X, disks through a kill in the middle of their work, a reset from
@@ -207,7 +221,7 @@ fn with_pci(guest: &mut Console<'_>) -> Result<&'static str> {
     guest.run("cat /sys/class/net/eth0/address", "02:00:00:00:00:01")?;
     // What was written stays as it was while what is behind it is written when the machine is killed.
     let content = "yes ringway | head -c 1048576";
-    for disk in ["vda", "vdb"] {
+    for disk in ["vda", "vdb", "vdc"] {
         guest.run(
             &format!("{content} > /dev/{disk} && sync && echo written to {disk}"),
             &format!("written to {disk}"),
@@ -216,10 +230,14 @@ fn with_pci(guest: &mut Console<'_>) -> Result<&'static str> {
             "(while dd if=/dev/zero of=/dev/{disk} bs=64k seek=16 count=64 conv=fsync; do :; done > /dev/null 2>&1 &)"
         ))?;
     }
+    // The back-end of one is killed, too, and the guest waits for the next.
+    guest.machine.run("sleep 1; kill -9 $daemon; wait $daemon; true", SHORT)?;
+    start_storage_daemon(guest.machine)?;
+    guest.run(&format!("{content} > /dev/vdc && sync && echo again to vdc"), "again to vdc")?;
     let killed = json(guest.machine, "ringway vm show vm --socket /tmp/linux.sock --json")?;
     guest.machine.run(&format!("sleep 1; kill -9 {}", number(&killed, "pid")?), SHORT)?;
     guest.wait_for("@@ ready")?;
-    for disk in ["vda", "vdb"] {
+    for disk in ["vda", "vdb", "vdc"] {
         let compare = format!("{content} | cmp -n 1048576 - /dev/{disk} && echo {disk} is whole");
         guest.run(&compare, &format!("{disk} is whole"))?;
     }
@@ -244,7 +262,7 @@ fn with_pci(guest: &mut Console<'_>) -> Result<&'static str> {
             ensure!(min.is_some() && min <= mean && mean <= max, "{row}");
         }
     }
-    Ok("three starts, pings, MSI-X, disks whole after a kill, reset, power-off")
+    Ok("three starts, pings, MSI-X, disks whole after kills, reset, power-off")
 }
 
 /// The console of the virtual machine, through the machine's.
