@@ -27,7 +27,7 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// For what takes an instant or two.
 const WAIT_LIMIT: Duration = Duration::from_secs(30);
-const BOOT_LIMIT: Duration = Duration::from_secs(240);
+const BOOT_LIMIT: Duration = Duration::from_secs(150);
 const IN_MACHINE: &str = include_str!("in_machine.sh");
 /// What the host loads: KVM, the way to the directories, TAP.
 const MODULES: &str = "kvm_amd 9pnet_virtio 9p tun";

@@ -12,6 +12,7 @@ use crate::{Context, Need, Scenario};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("vmm/linux-guest", &[Need::Ringway], |c| in_emulated_host(c, guest)),
+    Scenario::new("vmm/linux-disks", &[Need::Ringway], |c| in_emulated_host(c, disks)),
     Scenario::new("vmm/linux-elf", &[Need::Ringway], |c| in_emulated_host(c, elf)),
     Scenario::new("vmm/linux-without-pci", &[Need::Ringway], |c| in_emulated_host(c, without_pci)),
 ];
@@ -80,22 +81,17 @@ fn status(host: &mut EmulatedHost, name: &str) -> Result<Value> {
     Ok(serde_json::from_str(&host.ringway(&format!("vm show {name} --json"))?)?)
 }
 
-/// Debian's kernel as it comes, on two pinned processors, with every device there is: to user space, ping, interrupts, exits,
-/// disks of every kind through kills, a reboot, the power button.
+/// Debian's kernel as it comes, on two pinned processors: to user space, ping, interrupts, exits, a switch killed and started
+/// again.
 fn guest(context: &Context) -> Result<()> {
     let image = context.image()?;
     let kernel = EmulatedHost::image_path(image, &image.kernel)?;
-    install_storage_daemon(&context.dir)?;
     let ports = "[[port]]\nname = \"host\"\nbridge = \"br0\"\ndriver = \"tap\"\ndevice = \"tap-host\"\npersistent = true\n";
     let keys = "cpus = 2\npins = [0, 1]\nnet = [{ port = \"vm-p0\" }]\nvirtio_console = true\nrng = true\n\
-        cgroup = \"/tmp/groups/vm\"\ndisk = [{ path = \"/tmp/disk0\", backend = \"inline\" }, \
-        { path = \"/tmp/disk1\", backend = \"dataplane\", queues = 2, pin = 1 }, \
-        { socket = \"/tmp/blk.sock\", backend = \"vhost-user-blk\" }, \
-        { path = \"/tmp/disk3\", backend = \"inline\", read_only = true }]";
+        cgroup = \"/tmp/groups/vm\"\ndisk = [{ path = \"/tmp/disk0\", backend = \"dataplane\", queues = 2, pin = 1 }]";
     let mut host = boot(context, ports, &[("vm", &kernel, keys)])?;
     host.run("mkdir /tmp/groups && mount -t cgroup2 none /tmp/groups && mkdir /tmp/groups/vm")?;
-    host.run("truncate -s 64M /tmp/disk0 /tmp/disk1 /tmp/disk2 && echo content > /tmp/disk3 && truncate -s 1M /tmp/disk3")?;
-    start_storage_daemon(&mut host)?;
+    host.run("truncate -s 64M /tmp/disk0")?;
     host.start_switch()?;
     host.run(&format!("ip addr add {ADDRESS_HOST}/24 dev tap-host && ip link set tap-host up"))?;
     host.wait_ready_in("vm")?;
@@ -109,14 +105,34 @@ fn guest(context: &Context) -> Result<()> {
     context.note("interrupts on the processor they were sent to");
     console_and_entropy(&mut host)?;
     context.note("virtio console both ways, entropy");
+    let queues = host.run_in("vm", "modprobe virtio_blk; ls -d /sys/block/vda/mq/* | wc -l", LIMIT)?;
+    ensure!(queues.trim() == "2", "queues of a disk: {queues}");
     plausible_exits(context, &mut host)?;
     metrics(context, &mut host)?;
     host.kill_switch()?;
     host.start_switch()?;
     ping(&mut host)?;
     context.note("ping after the switch was killed and started again");
+    host.run("echo poweroff -f > /tmp/vm.in")?;
+    end(&mut host).map(drop)
+}
 
-    disks(context, &mut host)?;
+/// Debian's kernel with disks of every kind, through kills of a back-end and of the machine, then a reboot, and the power
+/// button.
+fn disks(context: &Context) -> Result<()> {
+    let image = context.image()?;
+    let kernel = EmulatedHost::image_path(image, &image.kernel)?;
+    install_storage_daemon(&context.dir)?;
+    let keys = "disk = [{ path = \"/tmp/disk0\", backend = \"inline\" }, \
+        { path = \"/tmp/disk1\", backend = \"dataplane\" }, \
+        { socket = \"/tmp/blk.sock\", backend = \"vhost-user-blk\" }, \
+        { path = \"/tmp/disk3\", backend = \"inline\", read_only = true }]";
+    let mut host = boot(context, "", &[("vm", &kernel, keys)])?;
+    host.run("truncate -s 64M /tmp/disk0 /tmp/disk1 /tmp/disk2 && echo content > /tmp/disk3 && truncate -s 1M /tmp/disk3")?;
+    start_storage_daemon(&mut host)?;
+    host.start_switch()?;
+    host.wait_ready_in("vm")?;
+    disks_through_kills(context, &mut host)?;
 
     host.run("echo reboot -f > /tmp/vm.in")?;
     host.wait_said_in("vm", 2)?;
@@ -377,8 +393,8 @@ fn metrics(context: &Context, host: &mut EmulatedHost) -> Result<()> {
     Ok(())
 }
 
-/// A disk of each kind in one machine: files keep their checksums through kills of the machine and of a back-end.
-fn disks(context: &Context, host: &mut EmulatedHost) -> Result<()> {
+/// Files keep their checksums through kills of the machine and of a back-end.
+fn disks_through_kills(context: &Context, host: &mut EmulatedHost) -> Result<()> {
     let limit = Duration::from_secs(120);
     host.run_in(
         "vm",
@@ -394,15 +410,8 @@ fn disks(context: &Context, host: &mut EmulatedHost) -> Result<()> {
         );
         host.run_in("vm", &write, limit).with_context(|| format!("disk{number}"))?;
     }
-    let name = host.run_in(
-        "vm",
-        "echo $(cat /sys/block/vda/serial) $(cat /sys/block/vdb/serial) $(ls -d /sys/block/vdb/mq/* | wc -l)",
-        limit,
-    )?;
-    ensure!(
-        name.split_whitespace().collect::<Vec<_>>() == ["disk0", "disk1", "2"],
-        "names and queues: {name}"
-    );
+    let names = host.run_in("vm", "echo $(cat /sys/block/vda/serial) $(cat /sys/block/vdb/serial)", limit)?;
+    ensure!(names.trim() == "disk0 disk1", "names: {names}");
     host.run_in("vm", "grep -q content /dev/vdd && [ $(cat /sys/block/vdd/ro) = 1 ] && ! dd if=/dev/zero of=/dev/vdd count=1 conv=fsync 2>/dev/null", limit)
         .context("the read-only disk")?;
 
