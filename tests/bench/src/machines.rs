@@ -31,8 +31,11 @@ const COUNTED: Duration = Duration::from_secs(2);
 const ASK_EVERY: Duration = Duration::from_millis(1);
 /// Before counting begins.
 const WARM_UP: Duration = Duration::from_millis(500);
-/// Entries of the guests' rings: a guest that has the core should not run out of them before its time slice ends.
-const RING: u16 = 32768;
+/// Entries of a guest's rings where frames are counted: a guest that has the core should not run out of them before its
+/// time slice ends.
+const LONG_RING: u16 = 32768;
+/// Entries where its start is timed.
+const RING: u16 = 1024;
 /// Core of the guests' processors.
 const GUEST_CORE: u32 = 1;
 /// Times a guest is left to see what that takes.
@@ -287,8 +290,8 @@ fn frames_of(status: &Status, count: impl Fn(vmm::protocol::GuestCounts) -> u64)
     status.guest.map_or(0, count)
 }
 
-fn device(port: &str, backend: NetBackend, mac: [u8; 6]) -> Net {
-    Net { port: port.to_owned(), backend, mac, queues: 1, queue_size: RING, mtu: None }
+fn device(port: &str, backend: NetBackend, mac: [u8; 6], ring: u16) -> Net {
+    Net { port: port.to_owned(), backend, mac, queues: 1, queue_size: ring, mtu: None }
 }
 
 /// One start.
@@ -304,7 +307,7 @@ fn start_once() -> Result<Start> {
     let plan = Plan::with_guests(dir.path(), 1);
     let switch = Ringway::start(&plan)?;
     let backend = NetBackend::VhostUser { socket: plan.socket(0) };
-    let net = device("vm0", backend, GEN);
+    let net = device("vm0", backend, GEN, RING);
     let mut machine = Machine::start(dir.path(), &[], BuiltinMode::Generate, net, "window=0")?;
     let sent = |status: &Status| frames_of(status, |guest| guest.sent) > 0;
     let (status, sending) = machine.wait("its first frame", sent)?;
@@ -328,7 +331,7 @@ fn exits_once() -> Result<(f64, f64)> {
     let dir = tempfile::Builder::new().prefix("rw-").tempdir()?;
     let plan = Plan::with_guests(dir.path(), 1);
     let switch = Ringway::start(&plan)?;
-    let net = device("vm0", NetBackend::VhostUser { socket: plan.socket(0) }, SINK);
+    let net = device("vm0", NetBackend::VhostUser { socket: plan.socket(0) }, SINK, RING);
     let machine = Machine::start(dir.path(), &[], BuiltinMode::Sink, net, &format!("exits={EXITS}"))?;
     let line = wait_until("the guest's figures", LIMIT, || {
         let console = std::fs::read_to_string(&machine.log).unwrap_or_default();
@@ -355,7 +358,9 @@ fn rate_once(kind: &Kind, way: Way, bytes: u16) -> Result<Counted> {
                 plan.flows = vec!["in_port=vm0,actions=in_port".to_owned()];
             }
             let mut switch = Ringway::start(&plan)?;
-            let net = |index, mac| device("port", NetBackend::VhostUser { socket: plan.socket(index) }, mac);
+            let net = |index, mac| {
+                device("port", NetBackend::VhostUser { socket: plan.socket(index) }, mac, LONG_RING)
+            };
             let machines = Machines::start(dir.path(), &[], way, bytes, [net(0, GEN), net(1, SINK)])?;
             let mut took = || -> Result<(u64, Work)> {
                 let thread = threads_ns(switch.pid(), |name| name.starts_with("worker"))?;
@@ -390,7 +395,8 @@ fn rate_once(kind: &Kind, way: Way, bytes: u16) -> Result<Counted> {
             };
             run(&format!("bridge fdb add {} dev {to} master static", text_of(SINK)))?;
             run(&format!("bridge link set dev {to} hairpin on"))?;
-            let nets = [device("gen", backend.clone(), GEN), device("sink", backend.clone(), SINK)];
+            let nets = [("gen", GEN), ("sink", SINK)]
+                .map(|(port, mac)| device(port, backend.clone(), mac, LONG_RING));
             let machines = Machines::start(dir.path(), &namespace.wrap(), way, bytes, nets)?;
             let before = machines.backends_ns()?;
             let (frames, time) = machines.count()?;
@@ -458,13 +464,15 @@ impl Machines {
     }
 }
 
-/// Nanoseconds that threads of a process with these names have had a processor (proc(5), `schedstat`).
+/// Nanoseconds that threads of a process with these names have had a processor (proc(5), `schedstat`). Of threads that end
+/// meanwhile there is nothing to be read.
 fn threads_ns(pid: u32, which: impl Fn(&str) -> bool) -> Result<u64> {
     let mut sum = 0;
     for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
         let thread = thread?.path();
-        if which(&std::fs::read_to_string(thread.join("comm"))?) {
-            let text = std::fs::read_to_string(thread.join("schedstat"))?;
+        let read = |file| std::fs::read_to_string(thread.join(file));
+        let (Ok(name), Ok(text)) = (read("comm"), read("schedstat")) else { continue };
+        if which(&name) {
             sum += text.split_whitespace().next().context("a thread's time")?.parse::<u64>()?;
         }
     }
