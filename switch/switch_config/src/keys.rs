@@ -248,7 +248,7 @@ section! {
         /// Its name: letters, digits, `-`, `_`, `.`.
         name: String, required;
         /// What it starts: a kernel's path, or "builtin:reflect", "builtin:forward", "builtin:generate",
-        /// "builtin:sink" for the micro-guest.
+        /// "builtin:sink", "builtin:read" for the micro-guest.
         kernel: String, required;
         /// The initial file system's path.
         initrd: String, optional;

@@ -1,5 +1,5 @@
-//! `cargo xtask bench vmm`: what a machine costs to start and to keep, what leaving its guest costs, and how many frames
-//! two machines exchange by each network back-end.
+//! `cargo xtask bench vmm`: what a machine costs to start and to keep, what leaving its guest costs, how many frames
+//! two machines exchange by each network back-end, and how fast one reads a disk by each of their back-ends.
 //!
 //! A micro-guest sends as fast as it can, another counts what arrives; or what it sends comes back to itself. By vhost-user
 //! they meet at the switch; TAP devices are joined by a bridge of the kernel, in a namespace of its own. Back-ends take
@@ -7,6 +7,7 @@
 //! guests that poll share theirs, by time slices. Ratios say more than rates.
 
 use anyhow::{Context as _, Result, bail, ensure};
+use lab::disk::{STORAGE_DAEMON, start_storage_daemon, write_numbered_blocks};
 use lab::switch::{Plan, Ringway, Switch as _, Work, ringway_binary};
 use lab::{Namespace, wait_until};
 use serde::{Deserialize, Serialize};
@@ -18,7 +19,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use vmm::Client;
 use vmm::protocol::Status;
-use vmm_config::{BuiltinMode, Kernel, Net, NetBackend, Restart, Transport, Vm};
+use vmm_config::{BuiltinMode, Disk, DiskBackend, Image, Kernel, Net, NetBackend, Restart, Transport, Vm};
 
 use crate::measure::work_since;
 use crate::report::{Place, Spread};
@@ -38,6 +39,10 @@ const LONG_RING: u16 = 32768;
 const RING: u16 = 1024;
 /// Core of the guests' processors.
 const GUEST_CORE: u32 = 1;
+/// Core of what serves them, where it can be told.
+const BACKEND_CORE: u32 = 0;
+/// Blocks of a disk.
+const DISK_BLOCKS: u64 = 4096;
 /// Times a guest is left to see what that takes.
 const EXITS: u32 = 20_000;
 
@@ -69,6 +74,7 @@ pub struct MachinesReport {
     /// Ringing a doorbell that the kernel passes on.
     doorbell_ns: Spread,
     rates: Vec<Rate>,
+    disks: Vec<DiskRate>,
     /// Back-ends that can't run here, and why.
     left_out: BTreeMap<String, String>,
 }
@@ -89,6 +95,18 @@ struct Rate {
     ratio_to_tap_iothread: Option<f64>,
     /// How many times less of a processor than `tap-iothread`, by medians.
     backend_ratio_to_tap_iothread: Option<f64>,
+}
+
+/// Blocks of 4096 bytes that a machine reads from a file that the page cache holds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct DiskRate {
+    backend: String,
+    /// Requests under way.
+    depth: u16,
+    /// Thousands of blocks a second.
+    kiops: Spread,
+    /// How many times those of `inline` at this depth, by medians.
+    ratio_to_inline: f64,
 }
 
 /// Where frames go.
@@ -171,6 +189,7 @@ pub fn run(options: &MachineOptions) -> Result<MachinesReport> {
                 .map(|(reference, ns)| reference / ns.median),
         }
     });
+    let disks = disks(options.runs, &mut left_out)?;
     Ok(MachinesReport {
         place: Place::this(&options.command),
         runs: options.runs,
@@ -180,8 +199,67 @@ pub fn run(options: &MachineOptions) -> Result<MachinesReport> {
         register_exit_ns: Spread::of(exits.iter().map(|exits| exits.0)),
         doorbell_ns: Spread::of(exits.iter().map(|exits| exits.1)),
         rates: rates.collect(),
+        disks,
         left_out,
     })
+}
+
+/// Reads by each back-end in turn.
+fn disks(runs: usize, left_out: &mut BTreeMap<String, String>) -> Result<Vec<DiskRate>> {
+    let mut found: BTreeMap<(u16, usize), Vec<f64>> = BTreeMap::new();
+    for run in 0..runs {
+        for depth in [1, 32] {
+            for (index, &backend) in DISK_KINDS.iter().enumerate() {
+                if backend == "vhost-user-blk" && !Path::new(STORAGE_DAEMON).exists() {
+                    left_out.insert(backend.to_owned(), format!("this machine has no {STORAGE_DAEMON}"));
+                    continue;
+                }
+                let kiops = disk_once(backend, depth).with_context(|| format!("a disk by {backend}"))?;
+                eprintln!("{backend}, {depth} under way, run {run}: {kiops:.1} thousand blocks a second");
+                found.entry((depth, index)).or_default().push(kiops);
+            }
+        }
+    }
+    let spreads: BTreeMap<_, _> =
+        found.into_iter().map(|(key, runs)| (key, Spread::of(runs.into_iter()))).collect();
+    let reference = DISK_KINDS.iter().position(|&kind| kind == "inline").expect("one of them");
+    let rate = |(&(depth, index), &kiops): (&(u16, usize), &Spread)| DiskRate {
+        backend: DISK_KINDS[index].to_owned(),
+        depth,
+        kiops,
+        ratio_to_inline: kiops.median / spreads[&(depth, reference)].median,
+    };
+    Ok(spreads.iter().map(rate).collect())
+}
+
+const DISK_KINDS: &[&str] = &["inline", "dataplane", "vhost-user-blk"];
+
+/// Thousands of blocks a second.
+fn disk_once(backend: &str, depth: u16) -> Result<f64> {
+    let dir = tempfile::Builder::new().prefix("rw-").tempdir()?;
+    let (path, socket) = (dir.path().join("disk"), dir.path().join("blk.sock"));
+    write_numbered_blocks(&path, DISK_BLOCKS)?;
+    let mut daemon = None;
+    let image = Image { path: path.clone(), read_only: false, direct: false };
+    let backend = match backend {
+        "inline" => DiskBackend::Inline(image),
+        "dataplane" => DiskBackend::Dataplane { image, pin: Some(BACKEND_CORE) },
+        _ => {
+            let core = BACKEND_CORE.to_string();
+            daemon = Some(start_storage_daemon(dir.path(), &["taskset", "-c", &core], &path, &socket)?);
+            DiskBackend::VhostUserBlk { socket }
+        }
+    };
+    let device = Device::Disk(Disk { backend, queues: 1 });
+    let window = format!("window={depth}");
+    let mut machine = Machine::start(dir.path(), &[], BuiltinMode::Read, device, &window)?;
+    machine.wait("the first blocks", |status| frames_of(status, |guest| guest.received) > 0)?;
+    std::thread::sleep(WARM_UP);
+    let (blocks, time) = count_received(&machine)?;
+    let wrong = frames_of(&machine.status()?, |guest| guest.lost + guest.foreign);
+    ensure!(wrong == 0, "{wrong} blocks were not read, or are not those asked for");
+    drop((machine, daemon));
+    Ok(blocks as f64 / time.as_secs_f64() / 1e3)
 }
 
 /// A network back-end.
@@ -222,9 +300,30 @@ impl Drop for Machine {
     }
 }
 
+/// What a machine has.
+enum Device {
+    Net(Net),
+    Disk(Disk),
+}
+
 impl Machine {
-    /// Starts a micro-guest with one network device.
-    fn start(dir: &Path, wrap: &[&str], mode: BuiltinMode, net: Net, command_line: &str) -> Result<Machine> {
+    /// Starts a micro-guest with one device.
+    fn start(
+        dir: &Path,
+        wrap: &[&str],
+        mode: BuiltinMode,
+        device: Device,
+        command_line: &str,
+    ) -> Result<Machine> {
+        let mut command_line = command_line.to_owned();
+        let (mut net, mut disks) = (Vec::new(), Vec::new());
+        match device {
+            Device::Net(device) => {
+                command_line += &format!(" ring={}", device.queue_size);
+                net.push(device);
+            }
+            Device::Disk(device) => disks.push(device),
+        }
         let name = mode.word();
         let control = dir.join(format!("{name}.sock"));
         let log = dir.join(format!("{name}.log"));
@@ -232,14 +331,14 @@ impl Machine {
             name: name.parse()?,
             kernel: Kernel::Builtin(mode),
             initrd: None,
-            command_line: format!("ring={} {command_line}", net.queue_size),
+            command_line,
             cpus: 1.try_into()?,
             pins: vec![GUEST_CORE],
             memory: "256M".parse()?,
             huge_pages: false,
             transport: Transport::Pci,
-            net: vec![net],
-            disks: Vec::new(),
+            net,
+            disks,
             virtio_console: false,
             rng: false,
             cgroup: None,
@@ -290,8 +389,16 @@ fn frames_of(status: &Status, count: impl Fn(vmm::protocol::GuestCounts) -> u64)
     status.guest.map_or(0, count)
 }
 
-fn device(port: &str, backend: NetBackend, mac: [u8; 6], ring: u16) -> Net {
-    Net { port: port.to_owned(), backend, mac, queues: 1, queue_size: ring, mtu: None }
+fn device(port: &str, backend: NetBackend, mac: [u8; 6], ring: u16) -> Device {
+    Device::Net(Net { port: port.to_owned(), backend, mac, queues: 1, queue_size: ring, mtu: None })
+}
+
+/// Frames or blocks that come, and in which time.
+fn count_received(machine: &Machine) -> Result<(u64, Duration)> {
+    let received = || Ok::<_, anyhow::Error>(frames_of(&machine.status()?, |guest| guest.received));
+    let (before, start) = (received()?, Instant::now());
+    std::thread::sleep(COUNTED);
+    Ok((received()? - before, start.elapsed()))
 }
 
 /// One start.
@@ -428,7 +535,7 @@ struct Machines {
 
 impl Machines {
     /// Starts them; returns when frames have arrived for a while.
-    fn start(dir: &Path, wrap: &[&str], way: Way, bytes: u16, [from, to]: [Net; 2]) -> Result<Machines> {
+    fn start(dir: &Path, wrap: &[&str], way: Way, bytes: u16, [from, to]: [Device; 2]) -> Result<Machines> {
         // Sizes of guests' frames are without FCS.
         let mut generate = format!("to={} size={}", text_of(SINK), bytes - 4);
         let sink = match way {
@@ -450,11 +557,7 @@ impl Machines {
 
     /// Frames that arrive, and in which time.
     fn count(&self) -> Result<(u64, Duration)> {
-        let receiver = self.sink.as_ref().unwrap_or(&self.generator);
-        let received = || Ok::<_, anyhow::Error>(frames_of(&receiver.status()?, |guest| guest.received));
-        let (before, start) = (received()?, Instant::now());
-        std::thread::sleep(COUNTED);
-        Ok((received()? - before, start.elapsed()))
+        count_received(self.sink.as_ref().unwrap_or(&self.generator))
     }
 
     /// What all threads have taken so far that aren't processors of guests.
@@ -510,6 +613,16 @@ impl MachinesReport {
                 ratio(rate.ratio_to_tap_iothread),
                 rate.backend_ns.map_or("-".to_owned(), |ns| ns.text(0)),
                 ratio(rate.backend_ratio_to_tap_iothread)
+            );
+        }
+        text += "\n| disk | under way | thousand blocks a second | x inline |\n|---|---|---|---|\n";
+        for rate in &self.disks {
+            text += &format!(
+                "| {} | {} | {} | {:.2} |\n",
+                rate.backend,
+                rate.depth,
+                rate.kiops.text(1),
+                rate.ratio_to_inline
             );
         }
         for (backend, why) in &self.left_out {

@@ -9,6 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::disk::STORAGE_DAEMON;
 use crate::guest_image::{find_kernel, install_modules, pack, unpack, unpack_kernel};
 use crate::{Guest, packages, run_to_end, shared_libraries, target_dir};
 
@@ -23,8 +24,7 @@ const GUEST_MODULES: &[&str] =
 /// Where Debian's cross compiler keeps the shared libraries of its programs.
 const LIBRARIES: &str = "/usr/aarch64-linux-gnu/lib";
 const LIBRARY_NAMES: &[&str] = &["ld-linux-aarch64.so.1", "libc.so.6", "libm.so.6", "libgcc_s.so.1"];
-/// A back-end for disks, and its package.
-const STORAGE_DAEMON: &str = "/usr/bin/qemu-storage-daemon";
+/// Package of [`STORAGE_DAEMON`].
 const STORAGE_DAEMON_PACKAGE: &str = "qemu-system-common:arm64";
 const MEMORY: &str = "1536M";
 const QUERY_LIMIT: Duration = Duration::from_secs(10);

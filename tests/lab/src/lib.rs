@@ -9,6 +9,7 @@
 //! Rules kept throughout: every wait has a deadline; a child dies with its owner; a log is quoted when something fails.
 
 mod arm_host;
+pub mod disk;
 pub mod dpaa2;
 mod emulated_host;
 mod footprint;

@@ -1,6 +1,7 @@
 //! Virtual machines of the switch's own making, under KVM: micro-guests that poll and never leave the guest.
 
 use anyhow::{Context as _, Result, bail, ensure};
+use lab::disk::{start_storage_daemon, write_numbered_blocks};
 use lab::switch::{Plan, Ringway, ringway_binary};
 use lab::{Namespace, Process, run_to_end, wait_until, workspace_root};
 use serde_json::Value;
@@ -33,6 +34,9 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("vmm/back-end-tap-iothread", NEEDS_TAP, |c| taps(c, "tap-iothread", "")),
     Scenario::new("vmm/back-end-tap-iothread-packed", NEEDS_TAP, |c| taps(c, "tap-iothread", "packed=on")),
     Scenario::new("vmm/back-end-vhost-net", NEEDS_VHOST_NET, |c| taps(c, "vhost-net", "")),
+    Scenario::new("vmm/disk-inline", NEEDS, |c| disk(c, "inline")),
+    Scenario::new("vmm/disk-dataplane", NEEDS, |c| disk(c, "dataplane")),
+    Scenario::new("vmm/disk-vhost-user-blk", NEEDS, |c| disk(c, "vhost-user-blk")),
     Scenario::new("vmm/asked-on-the-command-line", NEEDS, command_line),
     Scenario::new("vmm/started-again-as-the-file-says", NEEDS, restart_policy),
     Scenario::new("vmm/what-can-not-start-says-why", NEEDS, mistakes),
@@ -508,6 +512,36 @@ fn follow(
     let mut process = Process::start(name, &context.dir, &ringway_binary().to_string_lossy(), &args)?;
     work(&mut process)?;
     Ok(process.log())
+}
+
+/// A micro-guest reads a disk over and over: each block is the one it asked for.
+fn disk(context: &Context, backend: &str) -> Result<()> {
+    const BLOCKS: u64 = 64;
+    let (file, socket) = (context.dir.join("disk"), context.dir.join("blk.sock"));
+    write_numbered_blocks(&file, BLOCKS)?;
+    let daemon = match backend {
+        "vhost-user-blk" => Some(start_storage_daemon(&context.dir, &[], &file, &socket)?),
+        _ => None,
+    };
+    let what = match &daemon {
+        Some(_) => format!("socket = \"{}\"", socket.display()),
+        None => format!("path = \"{}\"", file.display()),
+    };
+    let toml = format!(
+        "[[vm]]\nname = \"reader\"\nkernel = \"builtin:read\"\nmemory = \"64M\"\ncmdline = \"window=16\"\n\
+         disk = [{{ {what}, backend = \"{backend}\" }}]\n"
+    );
+    let machines = Machines::start(context, &toml, &["reader"])?;
+    wait_until("the disk read ten times over", LIMIT, || {
+        let received = machines.count("reader", "received").unwrap_or(0);
+        Ok((received >= 10 * BLOCKS).then_some(()))
+    })?;
+    for (count, what) in [("lost", "requests failed"), ("foreign", "blocks were others than asked for")] {
+        let wrong = machines.count("reader", count)?;
+        ensure!(wrong == 0, "{wrong} {what}");
+    }
+    context.note(format!("{} blocks", machines.count("reader", "received")?));
+    Ok(())
 }
 
 /// One that ends by itself and always comes again, one that is killed and never does.

@@ -1,6 +1,7 @@
 //! Linux guests of the built-in virtual machine monitor, in an emulated host with hardware virtualisation.
 
 use anyhow::{Context as _, Result, ensure};
+use lab::disk::{STORAGE_DAEMON, storage_daemon_arguments};
 use lab::switch::Plan;
 use lab::{EmulatedHost, Guest, GuestImage, GuestOptions, HOST_DIR, shared_libraries, until, wait_until};
 use serde_json::Value;
@@ -461,15 +462,13 @@ fn disks_through_kills(context: &Context, host: &mut EmulatedHost) -> Result<()>
     Ok(())
 }
 
-const DAEMON: &str = "qemu-storage-daemon";
-
 /// Puts QEMU's daemon and what it is linked with into a folder that the host sees.
 fn install_storage_daemon(dir: &Path) -> Result<()> {
     let to = dir.join("daemon");
     std::fs::create_dir_all(&to)?;
-    let path = Path::new("/usr/bin").join(DAEMON);
-    std::fs::copy(&path, to.join(DAEMON)).with_context(|| format!("copying {}", path.display()))?;
-    for library in shared_libraries(&path)? {
+    let path = Path::new(STORAGE_DAEMON);
+    std::fs::copy(path, to.join("daemon")).with_context(|| format!("copying {}", path.display()))?;
+    for library in shared_libraries(path)? {
         std::fs::copy(&library, to.join(library.file_name().context("a library has a name")?))?;
     }
     Ok(())
@@ -477,12 +476,11 @@ fn install_storage_daemon(dir: &Path) -> Result<()> {
 
 fn start_storage_daemon(host: &mut EmulatedHost) -> Result<()> {
     let program = format!(
-        "{HOST_DIR}/daemon/ld-linux-x86-64.so.2 --library-path {HOST_DIR}/daemon {HOST_DIR}/daemon/{DAEMON}"
+        "{HOST_DIR}/daemon/ld-linux-x86-64.so.2 --library-path {HOST_DIR}/daemon {HOST_DIR}/daemon/daemon"
     );
+    let arguments = storage_daemon_arguments(Path::new("/tmp/disk2"), Path::new("/tmp/blk.sock")).join(" ");
     host.run(&format!(
-        "rm -f /tmp/blk.sock; {program} --blockdev file,node-name=disk2,filename=/tmp/disk2 \
-         --export vhost-user-blk,id=blk,node-name=disk2,addr.type=unix,addr.path=/tmp/blk.sock,writable=on \
-         > {HOST_DIR}/daemon.log 2>&1 & echo $! > /tmp/qsd.pid; {}",
+        "rm -f /tmp/blk.sock; {program} {arguments} > {HOST_DIR}/daemon.log 2>&1 & echo $! > /tmp/qsd.pid; {}",
         until("[ -S /tmp/blk.sock ]", Duration::from_secs(20))
     ))
     .context("starting qemu-storage-daemon")

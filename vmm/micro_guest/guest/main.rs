@@ -10,6 +10,7 @@
 #[cfg_attr(target_arch = "x86_64", path = "x86_64.rs")]
 #[cfg_attr(target_arch = "aarch64", path = "aarch64.rs")]
 mod arch;
+mod blk;
 mod console;
 mod mailbox;
 mod memory;
@@ -18,6 +19,7 @@ mod net;
 mod options;
 mod pci;
 mod ring;
+mod virtio;
 #[path = "../../../drivers/virtio_defs/src/lib.rs"]
 mod virtio_defs;
 
@@ -26,7 +28,7 @@ use core::panic::PanicInfo;
 use console::print;
 use mailbox::Mailbox;
 use memory::Memory;
-use options::Options;
+use options::{Mode, Options};
 
 /// Exit codes the monitor reports.
 const EXIT_DONE: u8 = 0;
@@ -42,6 +44,16 @@ fn main(line: &[u8]) -> ! {
     let mailbox = unsafe { &*(options.mailbox as *const Mailbox) };
     mailbox.magic.store(mailbox::MAGIC, core::sync::atomic::Ordering::Release);
     let mut memory = Memory::behind_image(options.memory);
+    if options.mode == Mode::Read {
+        match blk::find(&options, options.window, &mut memory) {
+            Ok(mut disk) => modes::read(&options, &mut disk, mailbox),
+            Err(why) => {
+                print!("micro-guest: no disk: {why}\n");
+                arch::exit(EXIT_NO_DEVICE);
+            }
+        }
+        arch::exit(EXIT_DONE);
+    }
     let mut ports = net::find_all(&options, &mut memory);
     if ports.as_slice().is_empty() {
         print!("micro-guest: no network device\n");
@@ -57,7 +69,7 @@ fn main(line: &[u8]) -> ! {
 }
 
 /// Says what it takes to read a register that the monitor answers for, and to ring a doorbell that the kernel does.
-fn measure_exits(options: &Options, queue: &net::Queue) {
+fn measure_exits(options: &Options, queue: &virtio::Queue) {
     let each = |exit: &dyn Fn()| {
         let start = arch::ticks();
         (0..options.exits).for_each(|_| exit());

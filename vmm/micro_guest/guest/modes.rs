@@ -3,11 +3,13 @@
 use core::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use crate::arch;
+use crate::blk::Disk;
 use crate::console::print;
 use crate::mailbox::{self, Mailbox};
 use crate::memory::Memory;
-use crate::net::{PORTS_MAX, Port, Queue};
+use crate::net::{PORTS_MAX, Port};
 use crate::options::{Mode, Options};
+use crate::virtio::Queue;
 use crate::virtio_defs::net::HEADER_BYTES;
 
 /// Frames taken from a queue at once.
@@ -56,14 +58,7 @@ impl Counts {
 
 /// Runs until told to finish.
 pub fn run(options: &Options, ports: &mut [Option<Port>], memory: &mut Memory, mailbox: &Mailbox) {
-    let mut guest = Guest {
-        counts: Counts::default(),
-        buffers: [core::ptr::null_mut(); PORTS_MAX],
-        moved_at: arch::ticks(),
-        reported_at: arch::ticks(),
-        added_bytes: 0,
-        options: *options,
-    };
+    let mut guest = Guest::new(options);
     for (home, port) in guest.buffers.iter_mut().zip(ports.iter_mut().flatten()) {
         *home = memory.take(usize::from(port.rx.size) * BUFFER).as_mut_ptr();
         for buffer in 0..u32::from(port.rx.size) {
@@ -76,6 +71,41 @@ pub fn run(options: &Options, ports: &mut [Option<Port>], memory: &mut Memory, m
         Mode::Forward => guest.relay(ports, mailbox, opposite),
         Mode::Sink => guest.sink(ports, mailbox),
         Mode::Generate => guest.generate(ports, memory, mailbox),
+        Mode::Read => unreachable!("it has no use for ports"),
+    }
+    guest.counts.print();
+}
+
+/// Reads the disk block by block, from its beginning to its end and again, until told to finish. Counts requests, answers,
+/// failures as losses, and blocks that don't begin with their number as foreign ones.
+pub fn read(options: &Options, disk: &mut Disk, mailbox: &Mailbox) {
+    let mut guest = Guest::new(options);
+    let mut finishing = false;
+    for request in 0..disk.depth() {
+        disk.ask(request, guest.counts.sent % disk.blocks);
+        guest.counts.sent += 1;
+    }
+    disk.queue.publish();
+    loop {
+        let mut moved = false;
+        for _ in 0..BURST {
+            let Some((request, _)) = disk.queue.take() else { break };
+            moved = true;
+            let (done, is_its_own) = disk.judge(request);
+            guest.counts.received += 1;
+            guest.counts.lost += u64::from(!done);
+            guest.counts.foreign += u64::from(done && !is_its_own);
+            if !finishing {
+                disk.ask(request, guest.counts.sent % disk.blocks);
+                guest.counts.sent += 1;
+            }
+        }
+        disk.queue.publish();
+        guest.counts.kicks = disk.queue.kicks;
+        finishing = guest.turn(mailbox, moved);
+        if finishing && (disk.queue.ring.outstanding() == 0 || guest.ms_since(guest.moved_at) >= GIVE_UP_MS) {
+            break;
+        }
     }
     guest.counts.print();
 }
@@ -116,6 +146,17 @@ struct Guest {
 }
 
 impl Guest {
+    fn new(options: &Options) -> Guest {
+        Guest {
+            counts: Counts::default(),
+            buffers: [core::ptr::null_mut(); PORTS_MAX],
+            moved_at: arch::ticks(),
+            reported_at: arch::ticks(),
+            added_bytes: 0,
+            options: *options,
+        }
+    }
+
     fn ms_since(&self, then: u64) -> u64 {
         arch::ticks().wrapping_sub(then) / self.options.tick_khz
     }

@@ -11,6 +11,8 @@ pub enum Mode {
     Generate,
     /// Takes frames and counts.
     Sink,
+    /// Reads a disk.
+    Read,
 }
 
 /// The command line, read.
@@ -40,7 +42,8 @@ pub struct Options {
     pub requeue: bool,
     /// `size=`: bytes of a generated frame, without FCS.
     pub size: u16,
-    /// `window=`: most frames on their way to a reflector and back; 0 doesn't wait for any.
+    /// `window=`: most frames on their way to a reflector and back; 0 doesn't wait for any. Of a disk, most requests under
+    /// way.
     pub window: u64,
     /// `count=`: frames to generate before the guest ends; 0 goes on until told.
     pub count: u64,
@@ -83,6 +86,7 @@ impl Options {
                         b"forward" => Mode::Forward,
                         b"generate" => Mode::Generate,
                         b"sink" => Mode::Sink,
+                        b"read" => Mode::Read,
                         _ => Mode::Reflect,
                     }
                 }

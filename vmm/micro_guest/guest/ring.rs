@@ -2,7 +2,8 @@
 
 use core::sync::atomic::{AtomicU16, Ordering, fence};
 
-use crate::virtio_defs::desc_flag::{INDIRECT, WRITE};
+use crate::memory::Memory;
+use crate::virtio_defs::desc_flag::{INDIRECT, NEXT, WRITE};
 use crate::virtio_defs::{packed, split};
 
 /// What a device did that no device may do: a buffer that it wasn't given came back.
@@ -27,6 +28,26 @@ pub fn area_bytes(size: u16, is_packed: bool) -> [usize; 3] {
     } else {
         [split::desc_bytes(size), split::avail_bytes(size), split::used_bytes(size)]
     }
+}
+
+/// Makes a table of buffers, in the ring's form, for [`Ring::add_indirect`]: address, bytes, flags of each. Its address.
+pub fn table(buffers: &[(u64, u32, u16)], is_packed: bool, memory: &mut Memory) -> u64 {
+    let table = memory.take(buffers.len() * size_of::<split::Desc>()).as_mut_ptr();
+    for (index, &(addr, len, flags)) in (0u16..).zip(buffers) {
+        // SAFETY: the table has room for as many descriptors of either form, and is aligned to a cache line.
+        unsafe {
+            if is_packed {
+                let entry = packed::Desc { addr, len, id: 0, flags };
+                table.cast::<packed::Desc>().add(index.into()).write_volatile(entry);
+            } else {
+                let is_last = usize::from(index) + 1 == buffers.len();
+                let flags = if is_last { flags } else { flags | NEXT };
+                let entry = split::Desc { addr, len, flags, next: index + 1 };
+                table.cast::<split::Desc>().add(index.into()).write_volatile(entry);
+            }
+        }
+    }
+    table as u64
 }
 
 /// A virtqueue that is polled: it never asks for an interrupt.

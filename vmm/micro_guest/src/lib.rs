@@ -13,4 +13,4 @@ pub mod mailbox;
 pub const IMAGE: &[u8] = include_bytes!(env!("MICRO_GUEST_IMAGE"));
 
 /// What the guest can do, as `mode=` on its command line says it.
-pub const MODES: [&str; 4] = ["reflect", "forward", "generate", "sink"];
+pub const MODES: [&str; 5] = ["reflect", "forward", "generate", "sink", "read"];

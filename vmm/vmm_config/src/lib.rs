@@ -277,12 +277,19 @@ pub enum BuiltinMode {
     Generate,
     /// Takes frames and counts.
     Sink,
+    /// Reads its first disk, again and again.
+    Read,
 }
 
 impl BuiltinMode {
     /// Every mode.
-    pub const ALL: [BuiltinMode; 4] =
-        [BuiltinMode::Reflect, BuiltinMode::Forward, BuiltinMode::Generate, BuiltinMode::Sink];
+    pub const ALL: [BuiltinMode; 5] = [
+        BuiltinMode::Reflect,
+        BuiltinMode::Forward,
+        BuiltinMode::Generate,
+        BuiltinMode::Sink,
+        BuiltinMode::Read,
+    ];
 
     /// The word for it.
     pub fn word(self) -> &'static str {
@@ -291,6 +298,7 @@ impl BuiltinMode {
             BuiltinMode::Forward => "forward",
             BuiltinMode::Generate => "generate",
             BuiltinMode::Sink => "sink",
+            BuiltinMode::Read => "read",
         }
     }
 }

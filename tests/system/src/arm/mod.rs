@@ -3,6 +3,7 @@
 //! Each is a number of commands at the machine's shell. Time passes slowly there, so nothing is measured.
 
 use anyhow::{Context as _, Result, ensure};
+use lab::disk::storage_daemon_arguments;
 use lab::{ArmFiles, Guest, until, workspace_root};
 use serde_json::Value;
 use std::fs;
@@ -179,10 +180,10 @@ fn linux_guest(
 
 /// Starts the back-end of the third disk; `$daemon` is its process.
 fn start_storage_daemon(machine: &mut Guest) -> Result<()> {
-    let command = "rm -f /tmp/blk.sock; qemu-storage-daemon --blockdev file,node-name=disk2,filename=/tmp/disk2 \
-        --export vhost-user-blk,id=blk,node-name=disk2,addr.type=unix,addr.path=/tmp/blk.sock,writable=on \
-        > /tmp/daemon.log 2>&1 & daemon=$!";
-    machine.run(command, SHORT)?;
+    let arguments = storage_daemon_arguments(Path::new("/tmp/disk2"), Path::new("/tmp/blk.sock")).join(" ");
+    let command =
+        format!("rm -f /tmp/blk.sock; qemu-storage-daemon {arguments} > /tmp/daemon.log 2>&1 & daemon=$!");
+    machine.run(&command, SHORT)?;
     wait_for(machine, "[ -S /tmp/blk.sock ]")
         .with_context(|| machine.run("cat /tmp/daemon.log", SHORT).unwrap_or_default())
 }
