@@ -3,7 +3,7 @@
 //! Each is a number of commands at the machine's shell. Time passes slowly there, so nothing is measured.
 
 use anyhow::{Context as _, Result, ensure};
-use lab::disk::storage_daemon_arguments;
+use lab::disk::{storage_daemon_arguments, write_numbered_blocks};
 use lab::{ArmFiles, Guest, until, workspace_root};
 use serde_json::Value;
 use std::fs;
@@ -25,6 +25,7 @@ const CASES: &[Case] = &[
     ("arm/switch-packed", |machine| switch(machine, "--packed")),
     ("arm/tap", tap),
     ("arm/micro-guests", micro_guests),
+    ("arm/micro-guest-disk", micro_guest_disk),
     ("arm/linux-guest", |machine| linux_guest(machine, "linux.toml", with_pci)),
     ("arm/linux-guest-without-pci", |machine| linux_guest(machine, "linux-mmio.toml", without_pci)),
 ];
@@ -36,14 +37,20 @@ const CASES: &[Case] = &[
 pub fn files(work: &Path) -> Result<ArmFiles> {
     let linux = include_str!("linux.toml");
     let mmio = &linux.replace("cpus = 2", "transport = \"mmio\"\ncpus = 2");
-    let configs =
-        [("switch.toml", include_str!("switch.toml")), ("linux.toml", linux), ("linux-mmio.toml", mmio)];
+    let configs = [
+        ("switch.toml", include_str!("switch.toml")),
+        ("disk.toml", include_str!("disk.toml")),
+        ("linux.toml", linux),
+        ("linux-mmio.toml", mmio),
+    ];
     let mut files = ArmFiles::new();
     for (name, text) in configs {
         fs::write(work.join(name), text)?;
         files.push((work.join(name), Path::new("/etc").join(name)));
     }
     files.push((workspace_root().join("configs/demo-vm.toml"), "/etc/demo-vm.toml".into()));
+    write_numbered_blocks(&work.join("disk"), 64)?;
+    files.push((work.join("disk"), "/etc/disk".into()));
     Ok(files)
 }
 
@@ -147,6 +154,16 @@ fn micro_guests(machine: &mut Guest) -> Result<String> {
     let dropped: u64 = drops.filter_map(Value::as_u64).sum();
     ensure!(received > 1000 && lost == dropped, "{summary}");
     Ok(format!("{received} frames there and back"))
+}
+
+/// A micro-guest reads a disk over and over: each block is the one it asked for.
+fn micro_guest_disk(machine: &mut Guest) -> Result<String> {
+    start(machine, "disk.toml", "/tmp/disk.sock")?;
+    let status = json(machine, "sleep 5; ringway vm show reader --socket /tmp/disk.sock --json")?;
+    stop(machine)?;
+    let count = |what| number(&status["guest"], what);
+    ensure!(count("received")? > 640 && count("lost")? == 0 && count("foreign")? == 0, "{status}");
+    Ok(format!("{} blocks", count("received")?))
 }
 
 /// Debian's kernel on two processors, in the machine of this file, and what is done in it.
