@@ -45,7 +45,7 @@ fn main(line: &[u8]) -> ! {
     mailbox.magic.store(mailbox::MAGIC, core::sync::atomic::Ordering::Release);
     let mut memory = Memory::behind_image(options.memory);
     if options.mode == Mode::Read {
-        match blk::find(&options, options.window, &mut memory) {
+        match blk::find(&options, &mut memory) {
             Ok(mut disk) => modes::read(&options, &mut disk, mailbox),
             Err(why) => {
                 print!("micro-guest: no disk: {why}\n");

@@ -43,7 +43,7 @@ pub struct Options {
     /// `size=`: bytes of a generated frame, without FCS.
     pub size: u16,
     /// `window=`: most frames on their way to a reflector and back; 0 doesn't wait for any. Of a disk, most requests under
-    /// way.
+    /// way; 0 fills the ring.
     pub window: u64,
     /// `count=`: frames to generate before the guest ends; 0 goes on until told.
     pub count: u64,
