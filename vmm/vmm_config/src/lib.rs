@@ -519,7 +519,8 @@ mod tests {
             assert_eq!(kernel.to_string().parse(), Ok(kernel));
         }
         let error = "builtin:nothing".parse::<Kernel>().unwrap_err();
-        assert_eq!(error.allowed(), "builtin:reflect, builtin:forward, builtin:generate, builtin:sink");
+        let allowed = "builtin:reflect, builtin:forward, builtin:generate, builtin:sink, builtin:read";
+        assert_eq!(error.allowed(), allowed);
     }
 
     #[test]
