@@ -77,7 +77,12 @@ fn switch_socket(args: &SwitchArgs) -> anyhow::Result<PathBuf> {
 
 fn connect(args: &SwitchArgs, name: &str) -> anyhow::Result<Client> {
     let path = vmm_config::control_path(&switch_socket(args)?, name);
-    Client::connect(&path).with_context(|| format!("there is no machine `{name}`, or it doesn't run"))
+    Client::connect(&path).with_context(|| {
+        format!(
+            "there is no machine `{name}`, or it doesn't run; if its switch has a control socket of its own, say \
+             --file with the switch's file, or --socket"
+        )
+    })
 }
 
 fn list(args: &SwitchArgs, json: bool) -> Outcome {
